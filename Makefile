@@ -1,0 +1,34 @@
+# Two commands do everything: `make demo` and `make test`. The rest is for developers.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+LOCK   := tools/requirements-dev.txt
+
+.PHONY: demo test lint lock clean help
+help:            ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/.ready: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv is missing: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (about half a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/.ready   ## the whole product on this machine: control plane, broker, bridge, three virtual boards
+	@$(BIN)/boardlet up
+
+test: $(VENV)/.ready   ## the whole test suite
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready   ## ruff, mypy, import layers
+	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+lock: $(VENV)/.ready   ## pin every dependency with hashes
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o bridge/requirements.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra cli --extra dev pyproject.toml -o $(LOCK)
+
+clean:           ## remove the virtual environment and build output (caches stay)
+	@rm -rf $(VENV) build dist
