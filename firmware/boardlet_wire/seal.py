@@ -1,0 +1,51 @@
+# Seals: PROTOCOL.md section 4. MicroPython has sha256 but no hmac, so RFC 2104 is spelled out here.
+from hashlib import sha256
+
+DOWN = b"d"
+UP = b"u"
+PASSWORD = b"m"
+DOWN_TAG = 16
+UP_TAG = 8
+
+
+def hmac(key, *parts):
+    # The key is at most 64 bytes here, so RFC 2104's step of hashing a longer one never arises for keys of ours.
+    if len(key) > 64:
+        key = sha256(key).digest()
+    key = key + bytes(64 - len(key))
+    inner = sha256(bytes(b ^ 0x36 for b in key))
+    for part in parts:
+        inner.update(part)
+    outer = sha256(bytes(b ^ 0x5C for b in key))
+    outer.update(inner.digest())
+    return outer.digest()
+
+
+def board_key(root, board_id, number):
+    n = bytes((number >> 24 & 255, number >> 16 & 255, number >> 8 & 255, number & 255))
+    return hmac(root, b"boardlet/1\x00", board_id.encode(), b"\x00", n)
+
+
+def half_key(key, direction):
+    return hmac(key, direction)
+
+
+def tag(half, topic, context, body, size):
+    return hmac(half, topic.encode(), b"\x00", context, body)[:size]
+
+
+def verify(half, topic, context, payload, size):
+    # The body without its tag, or None where the tag is wrong; constant in time over the tag's bytes.
+    n = len(payload) - size
+    if n < 1:
+        return None
+    body = memoryview(payload)[:n]
+    want = tag(half, topic, context, body, size)
+    diff = 0
+    for i in range(size):
+        diff |= want[i] ^ payload[n + i]
+    return None if diff else body
+
+
+def digest(data):
+    return sha256(data).digest()[:8]
