@@ -5,7 +5,7 @@
 # anything is allocated, and nesting is bounded: garbage costs a ValueError, never memory.
 import struct
 
-_DEPTH = 4
+_DEPTH = 5
 
 
 def dumps(obj):
@@ -32,8 +32,6 @@ def _head(out, major, n):
 
 
 def _encode(out, obj, depth):
-    if depth > _DEPTH:
-        raise ValueError("nested too deep")
     if obj is True:
         out.append(0xF5)
     elif obj is False:
@@ -51,18 +49,25 @@ def _encode(out, obj, depth):
         raw = obj.encode()
         _head(out, 0x60, len(raw))
         out.extend(raw)
-    elif isinstance(obj, dict):
+    elif isinstance(obj, (dict, list, tuple)):
+        _container(out, obj, depth)
+    else:
+        _head(out, 0x40, len(obj))
+        out.extend(obj)
+
+
+def _container(out, obj, depth):
+    if depth >= _DEPTH:
+        raise ValueError("nested too deep")
+    if isinstance(obj, dict):
         _head(out, 0xA0, len(obj))
         for key in sorted(obj):
             _encode(out, key, depth + 1)
             _encode(out, obj[key], depth + 1)
-    elif isinstance(obj, (list, tuple)):
+    else:
         _head(out, 0x80, len(obj))
         for item in obj:
             _encode(out, item, depth + 1)
-    else:
-        _head(out, 0x40, len(obj))
-        out.extend(obj)
 
 
 def _float(out, x):
@@ -106,10 +111,10 @@ def _need(buf, at, n):
 
 
 def _decode(buf, at, depth):
-    if depth > _DEPTH:
-        raise ValueError("nested too deep")
     first = buf[_need(buf, at, 1)]
     major = first >> 5
+    if depth >= _DEPTH and 4 <= major <= 5:
+        raise ValueError("nested too deep")
     n = first & 31
     if major == 7:
         return _simple(buf, at, n)
