@@ -28,6 +28,8 @@ _POLL_S = 0.01  # a child's start has no event to wait for
 _FIRST_PORT = 10240  # above what well-known servers take
 _PORT_TRIES = 100
 _TAIL_BYTES = 3000  # the end of a log that fits a screen
+# The parent may have died before the kernel was asked to watch it: then do not run at all.
+_UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
 
 
 class Died(Exception):
@@ -133,7 +135,7 @@ class Process:
             raise Missing("setpriv", "install the package util-linux")
         with open(self.log, "ab") as log:
             return subprocess.Popen(
-                [setpriv, "--pdeathsig", "KILL", "--", *self.argv],
+                [setpriv, "--pdeathsig", "KILL", "--", "sh", "-c", _UNLESS_ORPHANED, str(os.getpid()), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
