@@ -12,7 +12,6 @@ from io import BytesIO
 from typing import Final
 
 import cbor2
-
 from boardlet_wire.names import REVISION_MAX
 
 # A board's payload is at most its send buffer; 8 KiB is eight times what an agent of ours can send.

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from boardlet_bridge.core.codec import Scalar, encode, shortest, single
 from boardlet_wire.names import DriverKey, ModelKey, PropertyKey
 from boardlet_wire.seal import digest
+
+from boardlet_bridge.core.codec import Scalar, encode, shortest, single
 
 MODEL_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 4096  # what a board keeps in RAM while it fetches (PROTOCOL.md section 9)
@@ -27,7 +28,7 @@ class ModelError(ValueError):
     """The model cannot be compiled; the message says which property and why."""
 
 
-class ValueRefused(ValueError):  # noqa: N818 - a refusal of one property's value is a result, told with these words
+class ValueRefused(ValueError):
     """A value is not allowed for its property; `reason` is a CamelCase word of PROTOCOL.md section 7."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -111,7 +112,8 @@ def compile_model(name: str, spec: Mapping[str, Any]) -> Model:
     rows.sort(key=lambda row: row[PropertyKey.INDEX])  # type: ignore[arg-type,return-value]
     encoded = encode({ModelKey.VERSION: MODEL_VERSION, ModelKey.PROPERTIES: rows})
     if len(encoded) > MAX_MODEL_BYTES:
-        raise ModelError(f"compiled it is {len(encoded)} bytes, boards take at most {MAX_MODEL_BYTES}: use fewer properties")
+        size = f"compiled it is {len(encoded)} bytes, boards take at most {MAX_MODEL_BYTES}"
+        raise ModelError(f"{size}: use fewer properties")
     return Model(name, by_name, by_index, encoded, digest(encoded))
 
 

@@ -1,0 +1,140 @@
+"""One board, one step at a time: `step(board, event, now)` changes the state and returns what is to be done.
+
+Every event goes to the feature that it belongs to; afterwards the conditions are computed anew, and a difference to
+what was last shown asks for a status write. What a peer sends can make a step refuse it, never make it raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from boardlet_wire.names import DESIRED, REPORTED, SESSION, WANT
+
+from boardlet_bridge.core.codec import DIGEST_BYTES, UID_BYTES, MalformedError
+from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.desired import read_mailbox, reconcile
+from boardlet_bridge.core.event import (
+    BrokerDown,
+    BrokerUp,
+    ClaimSeen,
+    Effect,
+    Event,
+    Message,
+    ModelSeen,
+    ObjectSeen,
+    Refused,
+    Tick,
+    Wake,
+    WriteStatus,
+)
+from boardlet_bridge.core.file import read_want
+from boardlet_bridge.core.report import model_changed, read_report
+from boardlet_bridge.core.session import broker_down, broker_up, read_session, tick
+from boardlet_bridge.core.state import Board, Identity, Limits
+from boardlet_bridge.core.verdict import conditions
+
+FINALIZER: Final = "boardlet.dev/mailbox"
+ACCEPT_RESTORE: Final = "boardlet.dev/accept-restore"
+SUSPICIOUS: Final = {"wrong_seal": "WrongSeal", "malformed": "Malformed"}
+
+
+def new_board(board_id: str, ring: KeyRing, limits: Limits) -> Board:
+    """The state of a Board that has just been met."""
+    return Board(ring.board(board_id), ring, limits)
+
+
+def step(board: Board, event: Event, now: float) -> list[Effect]:
+    """Take one event; `now` is seconds of a monotonic clock, the same for all events of a process."""
+    values = dict(board.reported) if isinstance(event, Message) and event.letter == REPORTED else None
+    try:
+        effects = _dispatch(board, event, now)
+    except MalformedError as error:
+        effects = [Refused("malformed", str(error))]
+    _suspect(board, effects, now)
+    return effects + _show(board, now, values is not None and values != board.reported)
+
+
+def _dispatch(board: Board, event: Event, now: float) -> list[Effect]:
+    match event:
+        case Message(letter=letter, payload=payload):
+            return _message(board, letter, payload, now)
+        case Tick():
+            return tick(board, now) + reconcile(board, now)
+        case ObjectSeen(object=obj):
+            return _object(board, obj, now)
+        case ModelSeen(model=model, reason=reason, message=message):
+            board.model, board.model_reason, board.model_message = model, reason, message
+            return model_changed(board, now)
+        case ClaimSeen(rival=rival):
+            lost = board.rival and not rival
+            board.rival = rival
+            return broker_up(board, now) if lost and board.broker_up else reconcile(board, now)
+        case BrokerUp():
+            return broker_up(board, now)
+        case BrokerDown(reason=reason):
+            return broker_down(board, reason)
+
+
+def _message(board: Board, letter: str, payload: bytes, now: float) -> list[Effect]:
+    if letter == REPORTED:
+        return read_report(board, payload, now)
+    if letter == SESSION:
+        return read_session(board, payload, now)
+    if letter == DESIRED:
+        return read_mailbox(board, payload, now)
+    if letter == WANT:
+        return read_want(board, payload, now)
+    return [Refused("unknown_topic", letter)]
+
+
+def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
+    meta = obj["metadata"]
+    board.uid = short_uid(meta["uid"])
+    board.generation = int(meta.get("generation") or 0)
+    board.spec = obj.get("spec") or {}
+    board.accepted_restore = str((meta.get("annotations") or {}).get(ACCEPT_RESTORE, ""))
+    board.deleting = bool(meta.get("deletionTimestamp"))
+    board.finalizer = FINALIZER in (meta.get("finalizers") or ())
+    status = obj.get("status") or {}
+    board.recorded = _recorded(board.uid, status.get("desired"))
+    if not board.shown and not board.reported:
+        # A bridge that has just started shows what was known last until the board has answered.
+        board.reported = dict(status.get("reported") or {})
+    return reconcile(board, now)
+
+
+def short_uid(uid: str) -> bytes:
+    """The first bytes of a Kubernetes UID, as the wire carries it."""
+    return bytes.fromhex(uid.replace("-", ""))[:UID_BYTES]
+
+
+def _recorded(uid: bytes, desired: Mapping[str, Any] | None) -> Identity | None:
+    try:
+        digest = bytes.fromhex((desired or {})["digest"])
+        identity = Identity(uid, int((desired or {})["revision"]), digest, int((desired or {})["generation"]))
+    except (KeyError, ValueError, TypeError):
+        return None  # nothing recorded yet, or not by a bridge of ours: the other sources speak
+    return identity if len(digest) == DIGEST_BYTES else None
+
+
+def _suspect(board: Board, effects: list[Effect], now: float) -> None:
+    for effect in effects:
+        if isinstance(effect, Refused) and effect.cause in SUSPICIOUS:
+            board.suspicion = SUSPICIOUS[effect.cause]
+            board.suspicion_until = now + board.limits.suspicion_s
+            effects.append(Wake(board.suspicion_until))
+            return
+    if board.suspicion and now >= board.suspicion_until:
+        board.suspicion = ""
+
+
+def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
+    decided = conditions(board)
+    if decided == board.shown:
+        return [WriteStatus(urgent=False)] if values_changed else []
+    passing = any(c.type == "Synced" and c.reason in ("Pending", "Asking") for c in decided)
+    if passing and now < board.hold_until:
+        return [Wake(board.hold_until)]
+    board.shown = decided
+    return [WriteStatus(urgent=True)]

@@ -1,0 +1,207 @@
+"""Session: is the board there, by its own word (rule 4 of docs/design.md).
+
+A retained `here` is a memory of the broker's. The board is Connected only when it has answered, in its present epoch,
+a nonce that this process made; a replayed session or report can therefore never look alive.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from boardlet_wire.names import (
+    COMMAND,
+    PROTOCOL_VERSION,
+    SESSION,
+    BootCause,
+    CommandKey,
+    Operation,
+    SessionKey,
+    SessionState,
+)
+
+from boardlet_bridge.core.codec import (
+    DIGEST_BYTES,
+    EPOCH_BYTES,
+    Fields,
+    MalformedError,
+    Scalar,
+    check_octets,
+    check_revision,
+    encode,
+)
+from boardlet_bridge.core.desired import identity_of, reconcile
+from boardlet_bridge.core.event import Effect, Publish, Refused, Wake
+from boardlet_bridge.core.state import Birth, Board, Identity, Link
+
+MAX_TEXT: Final = 64
+MAX_CRASH: Final = 1024
+INTRODUCTION_S: Final = 2.0  # a birth within this time of command 1 is taken as its answer
+CAUSES: Final = {
+    BootCause.UNKNOWN: "Unknown",
+    BootCause.POWER_ON: "PowerOn",
+    BootCause.HARD_RESET: "HardReset",
+    BootCause.WATCHDOG: "Watchdog",
+    BootCause.DEEP_SLEEP: "DeepSleep",
+    BootCause.SOFT_RESET: "SoftReset",
+    BootCause.CRASH: "Crash",
+}
+
+
+def ask(board: Board, now: float, operation: Operation) -> list[Effect]:
+    """Ask the board for everything, with a nonce that only its answer can contain."""
+    board.asks += 1
+    board.nonce = board.ring.nonce(board.keys.board_id, board.asks)
+    board.asked_at = now
+    board.introducing = operation is Operation.INTRODUCE
+    body = encode({CommandKey.NONCE: board.nonce, CommandKey.OPERATION: int(operation)})
+    return [Publish(COMMAND, board.keys.close(COMMAND, body)), Wake(now + board.limits.ask_again_s)]
+
+
+def ask_once(board: Board, now: float) -> list[Effect]:
+    """Ask for everything, unless a question is still under way."""
+    waiting = bool(board.nonce) and now < board.asked_at + board.limits.ask_again_s
+    return [] if waiting else ask(board, now, Operation.REPORT)
+
+
+def introduce(board: Board, now: float) -> list[Effect]:
+    """Ask a board whose epoch is not known to say who it is, at most once in ask_again_s."""
+    if now < board.introduced_at + board.limits.ask_again_s:
+        return []
+    board.introduced_at = now
+    return ask(board, now, Operation.INTRODUCE)
+
+
+def broker_up(board: Board, now: float) -> list[Effect]:
+    """The broker is there and has told all that it retains: put the question to the board, start its deadline."""
+    board.broker_up = board.mailbox_known = True
+    board.mailed_at = 0.0
+    board.introduced_at = now
+    effects = reconcile(board, now)
+    if board.rival or board.deleting or board.link is Link.VERSION:
+        return effects
+    if board.link in (Link.WAITING, Link.BROKER):
+        board.link = Link.ASKING
+        board.deadline = now + board.patience_s
+        board.hold_until = max(board.hold_until, now + board.limits.pending_grace_s)
+        effects.append(Wake(board.deadline))
+    # A retained `gone` may be the late will of an older connection, so such a board is asked too.
+    known = board.link is Link.ASKING and bool(board.epoch)
+    return effects + ask(board, now, Operation.REPORT if known else Operation.INTRODUCE)
+
+
+def broker_down(board: Board, reason: str) -> list[Effect]:
+    """Nothing is known of the board while the broker is away; what it retains will be told anew."""
+    board.broker_up = board.mailbox_known = board.session_cleared = False
+    board.mailbox, board.mailbox_identity = b"", None
+    board.link, board.link_detail = Link.BROKER, reason
+    board.epoch, board.birth, board.nonce = b"", None, b""
+    return []
+
+
+def read_session(board: Board, payload: bytes, now: float) -> list[Effect]:
+    """A message on the session topic: birth, sleep, will, or the clearing of the retained one."""
+    board.session_cleared = not payload
+    if not payload:
+        return reconcile(board, now) if board.deleting else []
+    body = board.keys.open(SESSION, payload, b"")
+    if body is None:
+        return [Refused("wrong_seal", "session")]
+    fields = Fields.decode(body)
+    version = fields.integer(SessionKey.VERSION)
+    if version > PROTOCOL_VERSION:
+        board.link, board.link_detail = Link.VERSION, f"it speaks version {version}"
+        return []
+    state = fields.integer(SessionKey.STATE)
+    epoch = fields.octets(SessionKey.EPOCH, EPOCH_BYTES)
+    if state == SessionState.HERE:
+        return _born(board, fields, epoch, now)
+    if board.epoch and epoch != board.epoch:
+        return [Refused("stale_will", "a session of an older connection ended late")]
+    if board.link is Link.VERSION:
+        board.link = Link.GONE
+    if not board.epoch and board.link is Link.ASKING:
+        # Asked already: the answer, or the deadline, says more than a will of an unknown connection.
+        return []
+    board.epoch = epoch
+    board.nonce = b""
+    board.link = Link.ASLEEP if state == SessionState.ASLEEP else Link.GONE
+    board.link_detail = ""
+    return []
+
+
+def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect]:
+    birth, applied, refused = read_birth(fields)
+    board.birth = birth
+    if applied:
+        board.highest_revision = max(board.highest_revision, applied.revision)
+    board.applied, board.refused = applied, refused
+    if epoch == board.epoch and board.link in (Link.LIVE, Link.ASKING):
+        return reconcile(board, now)
+    board.epoch = epoch
+    board.link = Link.ASKING if board.broker_up else Link.WAITING
+    board.link_detail = ""
+    board.deadline = now + board.patience_s
+    board.hold_until = max(board.hold_until, now + board.limits.pending_grace_s)
+    if not board.broker_up:
+        return []  # a retained one: it is asked when all that is retained has been read
+    effects = [*reconcile(board, now), Wake(board.deadline)]
+    if board.nonce and board.introducing and now < board.asked_at + INTRODUCTION_S:
+        return effects  # this birth is the answer to our question, and the report follows it
+    return effects + ask(board, now, Operation.REPORT)
+
+
+def read_birth(fields: Fields) -> tuple[Birth, Identity | None, tuple[int, bytes, int] | None]:
+    """What a `here` says; raises MalformedError. Keys that are absent are left out."""
+    shown: dict[str, Scalar] = {
+        "protocol": fields.integer(SessionKey.VERSION),
+        "keyNumber": fields.integer(SessionKey.KEY_NUMBER),
+    }
+    texts = {
+        SessionKey.AGENT: "agent",
+        SessionKey.PORT: "port",
+        SessionKey.MACHINE: "machine",
+        SessionKey.MICROPYTHON: "micropython",
+    }
+    for key, name in texts.items():
+        if key in fields:
+            shown[name] = fields.text(key, MAX_TEXT)
+    if SessionKey.MPY in fields:
+        shown["mpy"] = fields.integer(SessionKey.MPY)
+    if SessionKey.BOOT_COUNT in fields:
+        shown["bootCount"] = fields.integer(SessionKey.BOOT_COUNT)
+    cause = fields.integer(SessionKey.BOOT_CAUSE) if SessionKey.BOOT_CAUSE in fields else 0
+    shown["bootCause"] = CAUSES.get(cause, "Unknown")  # type: ignore[call-overload]
+    limit = fields.integer(SessionKey.RECEIVE_LIMIT, 128)
+    shown["receiveLimitBytes"] = limit
+    safe_mode = SessionKey.SAFE_MODE in fields and fields.flag(SessionKey.SAFE_MODE)
+    shown["safeMode"] = safe_mode
+    if SessionKey.CRASH in fields:
+        shown["lastCrash"] = fields.text(SessionKey.CRASH, MAX_CRASH)
+    model = fields.octets(SessionKey.MODEL, DIGEST_BYTES) if SessionKey.MODEL in fields else b""
+    app = fields.octets(SessionKey.APP, DIGEST_BYTES) if SessionKey.APP in fields else b""
+    applied = identity_of(fields.array(SessionKey.APPLIED)) if SessionKey.APPLIED in fields else None
+    refused = refusal_of(fields.array(SessionKey.REFUSED)) if SessionKey.REFUSED in fields else None
+    return Birth(shown, limit, model, app, safe_mode), applied, refused
+
+
+def refusal_of(items: list[object]) -> tuple[int, bytes, int]:
+    """[revision, digest, code] of a desired that the board refused; raises MalformedError."""
+    if len(items) < 3 or type(items[2]) is not int:
+        raise MalformedError("refused is not an array of three")
+    raw = check_octets(items[1], 0) if items[1] == b"" else check_octets(items[1], DIGEST_BYTES)
+    return check_revision(items[0]), raw, items[2]
+
+
+def tick(board: Board, now: float) -> list[Effect]:
+    """Deadlines: a question that was not answered, a board that fell silent."""
+    effects: list[Effect] = []
+    if board.link in (Link.ASKING, Link.LIVE):
+        if now >= board.deadline:
+            seen = board.link is Link.LIVE or bool(board.epoch)
+            board.link = Link.SILENT if seen else Link.NEVER
+            board.link_detail = ""
+        else:
+            effects.append(Wake(board.deadline))
+            if board.nonce and now >= board.asked_at + board.limits.ask_again_s:
+                effects += ask(board, now, Operation.REPORT if board.epoch else Operation.INTRODUCE)
+    return effects

@@ -1,0 +1,197 @@
+"""All that the bridge knows of one board; the features beside this file change it, `board.step` calls them.
+
+Nothing here needs to survive the process: the object, the mailbox and the board itself hold the truth, and a new bridge
+asks all three. Times are seconds of the caller's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from boardlet_wire.names import DEFAULT_HEARTBEAT_S, Health
+
+from boardlet_bridge.core.codec import Scalar
+from boardlet_bridge.core.condition import Condition
+from boardlet_bridge.core.credential import BoardKeys, KeyRing
+from boardlet_bridge.core.model import Model
+
+# A board that has not said its receive limit yet is taken to have the smallest one of PROTOCOL.md's agents.
+ASSUMED_RECEIVE_LIMIT: Final = 512
+
+
+class Link(Enum):
+    """What is known of the board's connection; the value is the reason of the condition Connected."""
+
+    WAITING = "Waiting"  # nothing has been asked yet
+    BROKER = "BrokerUnreachable"
+    ASKING = "Asking"
+    LIVE = "Answered"
+    GONE = "Gone"
+    ASLEEP = "Asleep"
+    SILENT = "Silent"
+    NEVER = "NeverSeen"
+    VERSION = "UnsupportedProtocol"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How patient the core is; every field in seconds unless it says otherwise."""
+
+    grace_factor: float = 1.5
+    """Silence of this many heartbeats means not connected."""
+    pending_grace_s: float = 1.0
+    """An edit or a reconnect that settles within this time costs one status write, not two."""
+    ask_again_s: float = 10.0
+    """A question that the board has not answered is asked anew after this time."""
+    mail_again_s: float = 5.0
+    """A desired that has not been read back from the broker is published anew after this time."""
+    mint_burst: int = 20
+    """Edits of one board that are passed on without delay (a board's flash is written once for each)."""
+    mint_interval_s: float = 5.0
+    """After the burst, one edit of a board in this time."""
+    suspicion_s: float = 300.0
+    """MessagesRefused stays True for this time after the last refused message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which desired is meant: revision orders, digest says what, uid and generation say of which object."""
+
+    uid: bytes
+    revision: int
+    digest: bytes
+    generation: int
+
+    def same(self, other: Identity | None) -> bool:
+        """Whether both stand for the same desired of the same object (rule: uid, revision and digest)."""
+        return (
+            other is not None
+            and (self.uid, self.revision, self.digest) == (other.uid, other.revision, other.digest)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the bridge asks of the board now."""
+
+    identity: Identity
+    values: Mapping[int, Scalar]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyError:
+    """One property's error as the status shows it."""
+
+    property: str
+    source: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a board said of itself when its session began."""
+
+    fields: Mapping[str, Scalar]
+    receive_limit: int
+    model_digest: bytes
+    app_digest: bytes
+    safe_mode: bool
+
+
+@dataclass(slots=True)
+class Board:
+    """The state of one Board object and the board behind it."""
+
+    keys: BoardKeys
+    ring: KeyRing
+    limits: Limits
+
+    # The object
+    uid: bytes = b""
+    generation: int = 0
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    accepted_restore: str = ""
+    deleting: bool = False
+    finalizer: bool = False
+    recorded: Identity | None = None  # status.desired
+    model: Model | None = None
+    model_reason: str = "Pending"
+    model_message: str = "waiting for the model"
+    rival: str = ""
+
+    # Desired
+    desired: Desired | None = None
+    spec_errors: tuple[PropertyError, ...] = ()
+    too_large: int = 0  # bytes that the board cannot take
+    restored_generation: int = 0
+    mint_tokens: float = 0.0
+    mint_tokens_at: float = -1.0
+    mint_delayed_until: float = 0.0
+    mailbox_known: bool = False
+    mailbox: bytes = b""
+    mailbox_identity: Identity | None = None
+    mailed_at: float = 0.0
+    session_cleared: bool = False
+
+    # Session
+    broker_up: bool = False
+    link: Link = Link.WAITING
+    link_detail: str = ""
+    epoch: bytes = b""
+    birth: Birth | None = None
+    nonce: bytes = b""
+    asks: int = 0
+    asked_at: float = 0.0
+    introducing: bool = False
+    introduced_at: float = -1e9
+    deadline: float = 0.0
+    next_sequence: int = 0
+
+    # Reported
+    applied: Identity | None = None
+    highest_revision: int = 0  # of the board's own word, whatever object it belonged to
+    refused: tuple[int, bytes, int] | None = None
+    reported: dict[str, Scalar] = field(default_factory=dict)
+    board_errors: dict[int, int] = field(default_factory=dict)
+    strange: dict[int, PropertyError] = field(default_factory=dict)  # what is wrong with what the board reported
+    health: int = Health.RUNNING
+    suspicion: str = ""
+    suspicion_until: float = 0.0
+
+    # What was last decided to be shown
+    shown: tuple[Condition, ...] = ()
+    hold_until: float = 0.0
+
+    @property
+    def heartbeat_s(self) -> int:
+        settings = self.spec.get("settings") or {}
+        return int(settings.get("heartbeatSeconds") or DEFAULT_HEARTBEAT_S)
+
+    @property
+    def patience_s(self) -> float:
+        """Silence after which the board is not connected: it may still run with the former heartbeat."""
+        former = 0 if self.confirmed else DEFAULT_HEARTBEAT_S
+        return max(self.heartbeat_s, former) * self.limits.grace_factor
+
+    @property
+    def live(self) -> bool:
+        return self.link is Link.LIVE
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the board, in its present session, has said that it runs exactly what is asked."""
+        return self.live and self.desired is not None and self.desired.identity.same(self.applied)
+
+    @property
+    def receive_limit(self) -> int:
+        return self.birth.receive_limit if self.birth else ASSUMED_RECEIVE_LIMIT
+
+    @property
+    def model_held(self) -> bool:
+        """Whether the indexes that the board reports are those of the model at hand."""
+        return self.model is not None and self.birth is not None and self.birth.model_digest == self.model.digest

@@ -1,0 +1,65 @@
+"""The status as one whole snapshot (rule 6 of docs/design.md), made at the moment of writing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from boardlet_bridge.core.condition import Condition
+from boardlet_bridge.core.model import shown
+from boardlet_bridge.core.state import Board
+from boardlet_bridge.core.verdict import conditions, property_errors
+
+
+def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, Any]:
+    """The Board's status now; `previous` gives transition times, `wall` is the present time as RFC 3339."""
+    status: dict[str, Any] = {"conditions": _conditions(conditions(board), previous, wall)}
+    if board.confirmed and board.applied is not None:
+        status["observedGeneration"] = board.applied.generation
+    elif "observedGeneration" in previous:
+        status["observedGeneration"] = previous["observedGeneration"]
+    identity = board.desired.identity if board.desired else board.recorded
+    if identity is not None:
+        status["desired"] = {
+            "revision": identity.revision,
+            "digest": identity.digest.hex(),
+            "generation": identity.generation,
+        }
+    status["reported"] = {name: shown(value) for name, value in sorted(board.reported.items())}
+    errors = property_errors(board)
+    if errors:
+        status["errors"] = [
+            {"property": e.property, "source": e.source, "reason": e.reason, "message": e.message} for e in errors
+        ]
+    status.update(_birth(board, previous))
+    return status
+
+
+def _birth(board: Board, previous: Mapping[str, Any]) -> dict[str, Any]:
+    if board.birth is None:
+        return {key: previous[key] for key in ("board", "model", "app", "session") if key in previous}
+    birth = board.birth
+    said: dict[str, Any] = {"board": dict(birth.fields), "session": {"epoch": board.epoch.hex()}}
+    if birth.model_digest:
+        held = board.model if board.model_held else None
+        said["model"] = {"digest": birth.model_digest.hex(), **({"name": held.name} if held else {})}
+    if birth.app_digest:
+        said["app"] = {"digest": birth.app_digest.hex()}
+    return said
+
+
+def _conditions(decided: tuple[Condition, ...], previous: Mapping[str, Any], wall: str) -> list[dict[str, Any]]:
+    before = {c["type"]: c for c in previous.get("conditions") or ()}
+    shown_as = []
+    for condition in decided:
+        old = before.get(condition.type) or {}
+        kept = old.get("status") == condition.status and old.get("lastTransitionTime")
+        shown_as.append({
+            "type": condition.type,
+            "status": condition.status,
+            "reason": condition.reason,
+            "message": condition.message,
+            "observedGeneration": condition.generation,
+            "lastTransitionTime": kept or wall,
+        })
+    return shown_as

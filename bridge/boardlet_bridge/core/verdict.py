@@ -1,0 +1,133 @@
+"""The verdict: which conditions follow from what is known of a board (requirement 1: the status never lies)."""
+
+from __future__ import annotations
+
+from boardlet_wire.names import Health, PropertyCode, RefusalCode
+
+from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, summary
+from boardlet_bridge.core.model import shown
+from boardlet_bridge.core.state import Board, Link, PropertyError
+
+
+def conditions(board: Board) -> tuple[Condition, ...]:
+    """Ready, Connected, Synced, Healthy, and those that are there only while true."""
+    connected = _connected(board)
+    synced = _synced(board)
+    healthy = _healthy(board)
+    decided = [summary((connected, synced, healthy), synced.reason), connected, synced, healthy]
+    if board.restored_generation:
+        decided.append(_condition(board, "Restored", TRUE, "OlderThanBoard", _restored_message(board)))
+    if board.suspicion:
+        decided.append(_condition(board, "MessagesRefused", TRUE, board.suspicion, SUSPICIONS[board.suspicion]))
+    return tuple(decided)
+
+
+def _condition(board: Board, type_: str, status: str, reason: str, message: str) -> Condition:
+    return Condition(type_, status, reason, message, board.generation)
+
+
+def _connected(board: Board) -> Condition:
+    status, message = LINKS[board.link]
+    detail = f" ({board.link_detail})" if board.link_detail else ""
+    if board.rival:
+        return _condition(board, "Connected", UNKNOWN, "DuplicateBoardID", _rival_message(board))
+    return _condition(board, "Connected", status, board.link.value, message + detail)
+
+
+def _rival_message(board: Board) -> str:
+    own = board.keys.board_id
+    return f"spec.boardID {own} is served for Board {board.rival}, which was there first: delete one of them"
+
+
+def _restored_message(board: Board) -> str:
+    generation = board.restored_generation
+    return (
+        f"the board was asked for generation {generation}, the object is at {board.generation}: the cluster went back. "
+        f"Nothing is sent until you make the spec right and say: kubectl annotate --overwrite board NAME "
+        f"boardlet.dev/accept-restore={generation}"
+    )
+
+
+def _obstacle(board: Board) -> tuple[str, str] | None:
+    # Whatever keeps the spec from being asked for at all, or the board from taking it; first the deepest cause.
+    if board.rival:
+        return "DuplicateBoardID", _rival_message(board)
+    if board.model is None:
+        return board.model_reason, board.model_message
+    if board.restored_generation:
+        return "Restored", _restored_message(board)
+    if board.too_large:
+        sizes = f"the desired state is {board.too_large} bytes, the board takes {board.receive_limit}"
+        return "TooLarge", f"{sizes}: use fewer or shorter values"
+    if board.mint_delayed_until:
+        return "Throttled", "the spec changes faster than a board's flash should be written; the last value will be sent"
+    if board.refused and board.desired and board.refused[:2] in (
+        (board.desired.identity.revision, board.desired.identity.digest),
+        (0, b""),
+    ):
+        code = board.refused[2]
+        return REFUSALS.get(code, ("Refused", f"the board refuses it with code {code}"))
+    return None
+
+
+def _synced(board: Board) -> Condition:
+    obstacle = _obstacle(board)
+    if not board.live:
+        # Never a claim about a board that is not there; but the reason may already say what its user must do.
+        reason, message = obstacle or (board.link.value, "not known while the board does not answer")
+        return _condition(board, "Synced", UNKNOWN, reason, message)
+    if obstacle:
+        return _condition(board, "Synced", FALSE, *obstacle)
+    if not board.confirmed or board.desired is None or board.desired.identity.generation != board.generation:
+        return _condition(board, "Synced", FALSE, "Pending", "sent, the board has not confirmed it yet")
+    if board.applied is None or board.applied.generation != board.generation:
+        return _condition(board, "Synced", FALSE, "Pending", "sent, the board has not confirmed the generation yet")
+    if not board.model_held:
+        return _condition(board, "Synced", FALSE, "Pending", "the board has not switched to its model yet")
+    errors = property_errors(board)
+    if errors:
+        names = ", ".join(sorted({error.property for error in errors}))
+        return _condition(board, "Synced", FALSE, "PropertyErrors", f"see status.errors: {names}")
+    drifted = drift(board)
+    if drifted:
+        return _condition(board, "Synced", FALSE, "Drifted", "the board reads back: " + ", ".join(drifted))
+    return _condition(board, "Synced", TRUE, "Synced", f"the board runs generation {board.generation}")
+
+
+def _healthy(board: Board) -> Condition:
+    if not board.live or board.birth is None:
+        return _condition(board, "Healthy", UNKNOWN, board.link.value, "not known while the board does not answer")
+    if board.birth.safe_mode or board.health == Health.SAFE_MODE:
+        message = "four boots in a row failed: only network and agent run; see status.board.lastCrash"
+        return _condition(board, "Healthy", FALSE, "SafeMode", message)
+    if board.health == Health.APP_FAILED:
+        return _condition(board, "Healthy", FALSE, "AppFailed", "app.py failed; see status.board.lastCrash")
+    return _condition(board, "Healthy", TRUE, "Running", "agent, drivers and app run")
+
+
+def property_errors(board: Board) -> list[PropertyError]:
+    """Errors by property from bridge and board, in the same words, ordered by name; one a property."""
+    errors: dict[str, PropertyError] = {}
+    for index, code in board.board_errors.items():
+        prop = board.model.by_index.get(index) if board.model and board.model_held else None
+        name = prop.name if prop else f"#{index}"
+        reason, message = PROPERTY_REASONS.get(code, ("Refused", f"the board says code {code}"))
+        errors[name] = PropertyError(name, "Board", reason, message)
+    for strange in board.strange.values():
+        errors[strange.property] = strange
+    for error in board.spec_errors:
+        errors[error.property] = error
+    return [errors[name] for name in sorted(errors)]
+
+
+def drift(board: Board) -> list[str]:
+    """The writable properties whose value as read back is not the one asked for, as "name is X, asked Y"."""
+    if board.model is None or board.desired is None:
+        return []
+    drifted = []
+    for index, wanted in board.desired.values.items():
+        prop = board.model.by_index[index]
+        have = board.reported.get(prop.name)
+        if have != wanted:
+            drifted.append(f"{prop.name} is {'not reported' if have is None else shown(have)}, asked {shown(wanted)}")
+    return drifted
