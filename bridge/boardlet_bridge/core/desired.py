@@ -1,7 +1,7 @@
 """Desired: from spec and model to the retained mailbox (rules 1, 2 and 3 of docs/design.md).
 
-The revision is chosen from what can be seen, never counted in memory: the highest of status.desired, the mailbox and
-the board's own word. If that one already has the wanted digest it is kept, else the next number is minted. A new bridge, a
+The revision is chosen from what can be seen, never counted in memory: the highest of status.desired, mailbox and
+the board's own word. If that one already has the wanted digest it is kept, else the next is minted. A new bridge, a
 late bridge and a restored cluster therefore choose alike, and a board never goes backwards.
 """
 

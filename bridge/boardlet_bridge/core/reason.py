@@ -1,12 +1,13 @@
-"""Every reason that a status can show, with its words: the one place where they are said, for bridge and board alike."""
+"""Every reason that a status can show, with its words: the one place where they are said."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from boardlet_wire.names import PropertyCode, RefusalCode
+
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN
 from boardlet_bridge.core.state import Link
-from boardlet_wire.names import PropertyCode, RefusalCode
 
 LINKS: Final[dict[Link, tuple[str, str]]] = {
     Link.WAITING: (UNKNOWN, "waiting for the broker's retained messages"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from boardlet_wire.names import Health, PropertyCode, RefusalCode
+from boardlet_wire.names import Health
 
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, summary
 from boardlet_bridge.core.model import shown
-from boardlet_bridge.core.state import Board, Link, PropertyError
+from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, SUSPICIONS
+from boardlet_bridge.core.state import Board, PropertyError
 
 
 def conditions(board: Board) -> tuple[Condition, ...]:
@@ -60,7 +61,7 @@ def _obstacle(board: Board) -> tuple[str, str] | None:
         sizes = f"the desired state is {board.too_large} bytes, the board takes {board.receive_limit}"
         return "TooLarge", f"{sizes}: use fewer or shorter values"
     if board.mint_delayed_until:
-        return "Throttled", "the spec changes faster than a board's flash should be written; the last value will be sent"
+        return "Throttled", "the spec changes faster than a flash should be written; the last value will be sent"
     if board.refused and board.desired and board.refused[:2] in (
         (board.desired.identity.revision, board.desired.identity.digest),
         (0, b""),
