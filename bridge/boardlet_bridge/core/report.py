@@ -14,9 +14,9 @@ from boardlet_wire.names import REPORTED, Operation, ReportKey
 
 from boardlet_bridge.core.codec import Fields, MalformedError, Scalar, check_revision
 from boardlet_bridge.core.desired import identity_of, reconcile
-from boardlet_bridge.core.event import Effect, Refused, Wake
+from boardlet_bridge.core.event import Effect, Refused
 from boardlet_bridge.core.model import Model, ValueRefused
-from boardlet_bridge.core.session import ask, ask_once, introduce, refusal_of
+from boardlet_bridge.core.session import arm, ask, ask_once, introduce, refusal_of
 from boardlet_bridge.core.state import Board, Identity, Link, PropertyError
 
 MAX_SEQUENCE: Final = 2**30
@@ -93,7 +93,7 @@ def _answered(board: Board, report: Report, now: float) -> list[Effect]:
     board.reported, board.board_errors, board.strange = {}, {}, {}
     _take(board, report)
     board.deadline = now + board.patience_s
-    return [*reconcile(board, now), Wake(board.deadline)]
+    return [*reconcile(board, now), *arm(board, now)]
 
 
 def _take(board: Board, report: Report) -> None:

@@ -57,6 +57,14 @@ def ask(board: Board, now: float, operation: Operation) -> list[Effect]:
     return [Publish(COMMAND, board.keys.close(COMMAND, body)), Wake(now + board.limits.ask_again_s)]
 
 
+def arm(board: Board, now: float) -> list[Effect]:
+    """One Wake a board for its deadline, however often the deadline moves."""
+    if now < board.armed <= board.deadline:
+        return []
+    board.armed = board.deadline
+    return [Wake(board.deadline)]
+
+
 def ask_once(board: Board, now: float) -> list[Effect]:
     """Ask for everything, unless a question is still under way."""
     waiting = bool(board.nonce) and now < board.asked_at + board.limits.ask_again_s
@@ -83,7 +91,7 @@ def broker_up(board: Board, now: float) -> list[Effect]:
         board.link = Link.ASKING
         board.deadline = now + board.patience_s
         board.hold_until = max(board.hold_until, now + board.limits.pending_grace_s)
-        effects.append(Wake(board.deadline))
+        effects += arm(board, now)
     # A retained `gone` may be the late will of an older connection, so such a board is asked too.
     known = board.link is Link.ASKING and bool(board.epoch)
     return effects + ask(board, now, Operation.REPORT if known else Operation.INTRODUCE)
@@ -144,7 +152,7 @@ def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect
     board.hold_until = max(board.hold_until, now + board.limits.pending_grace_s)
     if not board.broker_up:
         return []  # a retained one: it is asked when all that is retained has been read
-    effects = [*reconcile(board, now), Wake(board.deadline)]
+    effects = [*reconcile(board, now), *arm(board, now)]
     if board.nonce and board.introducing and now < board.asked_at + INTRODUCTION_S:
         return effects  # this birth is the answer to our question, and the report follows it
     return effects + ask(board, now, Operation.REPORT)
@@ -201,7 +209,7 @@ def tick(board: Board, now: float) -> list[Effect]:
             board.link = Link.SILENT if seen else Link.NEVER
             board.link_detail = ""
         else:
-            effects.append(Wake(board.deadline))
+            effects += arm(board, now)
             if board.nonce and now >= board.asked_at + board.limits.ask_again_s:
                 effects += ask(board, now, Operation.REPORT if board.epoch else Operation.INTRODUCE)
     return effects

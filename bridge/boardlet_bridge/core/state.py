@@ -150,6 +150,7 @@ class Board:
     introducing: bool = False
     introduced_at: float = -1e9
     deadline: float = 0.0
+    armed: float = 0.0  # the time of the Wake that will look at the deadline
     next_sequence: int = 0
 
     # Reported

@@ -1,0 +1,272 @@
+"""The engine: events from broker and cluster to the core's steps, and its effects back out.
+
+It owns no decision: it finds the board that an event belongs to, lets the core step it, and carries out the effects.
+Everything runs on one asyncio loop, so a step is never interrupted.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Protocol
+
+import structlog
+from boardlet_wire.names import DESIRED, SESSION
+from boardlet_wire.topic import topic
+
+from boardlet_bridge.core.board import new_board, step
+from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.event import (
+    BrokerDown,
+    BrokerUp,
+    ClaimSeen,
+    Effect,
+    Event,
+    Message,
+    ObjectSeen,
+    Publish,
+    Refused,
+    SetFinalizer,
+    Tick,
+    Wake,
+    WriteStatus,
+)
+from boardlet_bridge.core.state import Limits
+from boardlet_bridge.core.status import snapshot
+from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
+
+Change = Literal["ADDED", "MODIFIED", "DELETED"]
+BOARDS: Final = "boards"
+MODELS: Final = "boardmodels"
+# Mailboxes of ids without an object are kept until one appears, so that its revision continues them. 20,000 boards at
+# about 100 bytes are 2 MB; beyond that the board's own word still prevents a step backwards.
+MAX_ORPHAN_MAILBOXES: Final = 20_000
+
+log = structlog.get_logger("engine")
+
+
+class Outlet(Protocol):
+    """What the engine needs of the world."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None: ...
+    def mark(self, key: tuple[str, str, str], urgent: bool) -> None: ...
+    def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None: ...
+    def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
+    def now(self) -> float: ...
+    def refused(self, cause: str) -> None: ...
+    def unknown_board(self, board_id: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Engine:
+    """All boards of this bridge; the handler of both the MQTT session and the watch."""
+
+    ring: KeyRing
+    limits: Limits
+    outlet: Outlet
+    entries: dict[Name, Entry] = field(default_factory=dict)
+    models: Models = field(default_factory=Models)
+    claims: Claims = field(default_factory=Claims)
+    broker_up: bool = False
+    listed: bool = False
+    orphans: dict[str, bytes] = field(default_factory=dict)
+    wakes: list[tuple[float, Name]] = field(default_factory=list)
+    timer_at: float = float("inf")
+
+    # From the broker
+    def on_up(self) -> None:
+        log.info("broker is up", boards=len(self.entries))
+        self.broker_up = True
+        for entry in list(self.entries.values()):
+            self._step(entry, BrokerUp())
+
+    def on_down(self, reason: str) -> None:
+        log.warning("broker is away", reason=reason)
+        self.broker_up = False
+        self.orphans.clear()
+        for entry in list(self.entries.values()):
+            self._step(entry, BrokerDown(reason))
+
+    def on_message(self, board_id: str, letter: str, topic: str, payload: bytes, retained: bool) -> None:
+        entry = self.claims.owner(board_id)
+        if entry is not None:
+            self._step(entry, Message(letter, payload))
+            return
+        if letter == DESIRED:
+            self._orphan(board_id, payload)
+        elif letter == SESSION and payload and self.listed:
+            self.outlet.unknown_board(board_id)
+
+    def on_warning(self, reason: str, message: str) -> None:
+        log.warning(message, reason=reason)
+
+    def _orphan(self, board_id: str, payload: bytes) -> None:
+        if not payload:
+            self.orphans.pop(board_id, None)
+        elif board_id in self.orphans or len(self.orphans) < MAX_ORPHAN_MAILBOXES:
+            self.orphans[board_id] = payload
+
+    # From the cluster
+    def on_model(self, change: Change, obj: Mapping[str, Any]) -> None:
+        name = name_of(obj)
+        if change == "DELETED":
+            self.models.drop(name)
+        elif not self.models.put(obj):
+            return
+        else:
+            self.outlet.mark((MODELS, *name), True)
+        for entry in list(self.entries.values()):
+            if entry.model_ref == name:
+                self._step(entry, self.models.seen(name))
+
+    def on_board(self, change: Change, obj: Mapping[str, Any]) -> None:
+        name = name_of(obj)
+        entry = self.entries.get(name)
+        if change == "DELETED" or (entry and entry.uid != obj["metadata"]["uid"]):
+            if entry is not None:
+                self._forget(entry)
+            entry = None
+        if change == "DELETED":
+            return
+        if entry is None:
+            self._meet(name, obj)
+        elif not older(obj, entry.object):
+            self._update(entry, obj)
+
+    def on_listed(self) -> None:
+        self.listed = True
+
+    def _meet(self, name: Name, obj: Mapping[str, Any]) -> None:
+        board_id = obj["spec"]["boardID"]
+        entry = Entry(name, new_board(board_id, self.ring, self.limits), obj, model_ref(obj))
+        self.entries[name] = entry
+        self.claims.add(entry)
+        self._step(entry, self.models.seen(entry.model_ref))
+        self._settle(board_id)
+        if board_id in self.orphans:
+            self._step(entry, Message(DESIRED, self.orphans.pop(board_id)))
+        self._step(entry, ObjectSeen(obj))
+        if self.broker_up:
+            self._step(entry, BrokerUp())
+
+    def _update(self, entry: Entry, obj: Mapping[str, Any]) -> None:
+        before, entry.object = entry.object, obj
+        if model_ref(obj) != entry.model_ref:
+            entry.model_ref = model_ref(obj)
+            self._step(entry, self.models.seen(entry.model_ref))
+        if decisive(obj) != decisive(before):
+            self._step(entry, ObjectSeen(obj))
+        elif obj.get("status") != before.get("status"):
+            # Somebody else wrote the status; the writer's next snapshot puts it right, and is dropped if it is.
+            self.outlet.mark((BOARDS, *entry.name), False)
+
+    def _forget(self, entry: Entry) -> None:
+        del self.entries[entry.name]
+        self.claims.drop(entry)
+        self._settle(entry.board.keys.board_id)
+
+    def _settle(self, board_id: str) -> None:
+        for entry, rival in list(self.claims.rivals(board_id)):
+            if entry.board.rival != rival:
+                self._step(entry, ClaimSeen(rival))
+
+    # Steps and effects
+    def _step(self, entry: Entry, event: Event) -> None:
+        for effect in step(entry.board, event, self.outlet.now()):
+            self._carry_out(entry, effect)
+
+    def _carry_out(self, entry: Entry, effect: Effect) -> None:
+        match effect:
+            case Publish(letter=letter, payload=payload, retain=retain):
+                self.outlet.publish(topic(entry.board.keys.board_id, letter), payload, retain=retain)
+            case WriteStatus(urgent=urgent):
+                self.outlet.mark((BOARDS, *entry.name), urgent)
+            case Wake(at=at):
+                self._wake(at, entry.name)
+            case SetFinalizer(present=present):
+                self.outlet.set_finalizer(entry.object, present)
+            case Refused(cause=cause, detail=detail):
+                self.outlet.refused(cause)
+                log.info("refused a message", board=entry.board.keys.board_id, cause=cause, detail=detail)
+
+    def _wake(self, at: float, name: Name) -> None:
+        heapq.heappush(self.wakes, (at, name))
+        if at < self.timer_at:
+            self.timer_at = at
+            self.outlet.call_at(at, self._due)
+
+    def _due(self) -> None:
+        now = self.outlet.now()
+        self.timer_at = float("inf")
+        while self.wakes and self.wakes[0][0] <= now:
+            entry = self.entries.get(heapq.heappop(self.wakes)[1])
+            if entry is not None:
+                self._step(entry, Tick())
+        if self.wakes and self.wakes[0][0] < self.timer_at:
+            self.timer_at = self.wakes[0][0]
+            self.outlet.call_at(self.timer_at, self._due)
+
+    # For the status writer
+    def snapshot(self, key: tuple[str, str, str]) -> dict[str, Any] | None:
+        """The body of the status write that is due for a key now; None where nothing has to be written."""
+        kind, name = key[0], (key[1], key[2])
+        if kind == MODELS:
+            obj = self.models.objects.get(name)
+            status = None if obj is None else self._model_status(name, obj)
+        else:
+            entry = self.entries.get(name)
+            obj = entry.object if entry else None
+            status = snapshot(entry.board, entry.object.get("status") or {}, rfc3339()) if entry else None
+        if obj is None or status is None or status == obj.get("status"):
+            return None
+        meta = obj["metadata"]
+        kept = {k: meta[k] for k in ("name", "namespace", "uid", "resourceVersion")}
+        title = "BoardModel" if kind == MODELS else "Board"
+        return {"apiVersion": "boardlet.dev/v1alpha1", "kind": title, "metadata": kept, "status": status}
+
+    def written(self, key: tuple[str, str, str], obj: Mapping[str, Any]) -> None:
+        """The object as the API server answered it after a write, or as it is where the write came too late."""
+        if key[0] == MODELS:
+            self.on_model("MODIFIED", obj)
+        else:
+            self.on_board("MODIFIED", obj)
+
+    def _model_status(self, name: Name, obj: Mapping[str, Any]) -> dict[str, Any]:
+        seen = self.models.seen(name)
+        before = {c["type"]: c for c in (obj.get("status") or {}).get("conditions") or ()}.get("Accepted") or {}
+        status = "True" if seen.model else "False"
+        moved = rfc3339() if before.get("status") != status else before["lastTransitionTime"]
+        accepted = {
+            "type": "Accepted",
+            "status": status,
+            "reason": seen.reason or "Compiled",
+            "message": seen.message or "boards can run it",
+            "observedGeneration": obj["metadata"]["generation"],
+            "lastTransitionTime": moved,
+        }
+        written: dict[str, Any] = {"observedGeneration": obj["metadata"]["generation"], "conditions": [accepted]}
+        if seen.model:
+            written |= {"digest": seen.model.digest.hex(), "sizeBytes": len(seen.model.encoded)}
+        return written
+
+
+def model_ref(obj: Mapping[str, Any]) -> Name:
+    return obj["metadata"]["namespace"], obj["spec"]["modelRef"]["name"]
+
+
+def decisive(obj: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What of an object can move the core; the rest, and our own echo, cannot."""
+    meta = obj["metadata"]
+    return meta.get("generation"), meta.get("annotations"), meta.get("deletionTimestamp"), meta.get("finalizers")
+
+
+def older(obj: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
+    """Whether one version of an object precedes another (resourceVersions of one kind are ordered integers)."""
+    a, b = obj["metadata"].get("resourceVersion") or "", than["metadata"].get("resourceVersion") or ""
+    return a.isdigit() and b.isdigit() and int(a) < int(b)
+
+
+def rfc3339() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

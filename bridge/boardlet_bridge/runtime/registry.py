@@ -1,0 +1,105 @@
+"""Which objects there are: models compiled once, boards by key, and which Board owns an id on the wire.
+
+Two objects that claim one id are an error of their users; the older one is served, so that a new mistake never takes a
+running board away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from boardlet_bridge.core.event import ModelSeen
+from boardlet_bridge.core.model import Model, ModelError, compile_model
+from boardlet_bridge.core.state import Board
+
+Name = tuple[str, str]  # namespace, name
+
+
+def name_of(obj: Mapping[str, Any]) -> Name:
+    meta = obj["metadata"]
+    return meta["namespace"], meta["name"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One Board object as last seen, and the core's state of its board."""
+
+    name: Name
+    board: Board
+    object: Mapping[str, Any]
+    model_ref: Name
+
+    @property
+    def uid(self) -> str:
+        return str(self.object["metadata"]["uid"])
+
+    @property
+    def age(self) -> tuple[str, str]:
+        meta = self.object["metadata"]
+        return str(meta.get("creationTimestamp") or ""), self.uid
+
+
+@dataclass(slots=True)
+class Models:
+    """BoardModels as last seen, compiled or with the reason why not."""
+
+    objects: dict[Name, Mapping[str, Any]] = field(default_factory=dict)
+    compiled: dict[Name, Model | ModelError] = field(default_factory=dict)
+
+    def put(self, obj: Mapping[str, Any]) -> bool:
+        """Compile a model; whether what its boards are asked can have changed."""
+        name = name_of(obj)
+        before, known = self.compiled.get(name), name in self.objects
+        same_spec = known and self.objects[name].get("spec") == obj.get("spec")
+        self.objects[name] = obj
+        if same_spec:
+            return False
+        try:
+            self.compiled[name] = compile_model(name[1], obj.get("spec") or {})
+        except ModelError as error:
+            self.compiled[name] = error
+        return self.compiled[name] != before
+
+    def drop(self, name: Name) -> None:
+        self.objects.pop(name, None)
+        self.compiled.pop(name, None)
+
+    def seen(self, name: Name) -> ModelSeen:
+        """What a board that refers to this model is told."""
+        found = self.compiled.get(name)
+        if found is None:
+            message = f"there is no BoardModel {name[1]} in namespace {name[0]}: create it, or mend spec.modelRef"
+            return ModelSeen(None, "ModelNotFound", message)
+        if isinstance(found, ModelError):
+            return ModelSeen(None, "ModelInvalid", f"BoardModel {name[1]}: {found}")
+        return ModelSeen(found)
+
+
+@dataclass(slots=True)
+class Claims:
+    """Which entries claim which id; the oldest one is served."""
+
+    by_id: dict[str, list[Entry]] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        claimants = self.by_id.setdefault(entry.board.keys.board_id, [])
+        claimants.append(entry)
+        claimants.sort(key=lambda e: e.age)
+
+    def drop(self, entry: Entry) -> None:
+        claimants = self.by_id.get(entry.board.keys.board_id, [])
+        claimants[:] = [e for e in claimants if e is not entry]
+        if not claimants:
+            self.by_id.pop(entry.board.keys.board_id, None)
+
+    def owner(self, board_id: str) -> Entry | None:
+        claimants = self.by_id.get(board_id)
+        return claimants[0] if claimants else None
+
+    def rivals(self, board_id: str) -> Iterator[tuple[Entry, str]]:
+        """Every claimant with the name of the one that is served instead of it, "" for the served one."""
+        claimants = self.by_id.get(board_id, [])
+        for entry in claimants:
+            yield entry, "" if entry is claimants[0] else "/".join(claimants[0].name)
