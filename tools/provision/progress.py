@@ -1,7 +1,7 @@
 """Tells a waiting person what is being made, how long that usually takes, and that it is still alive.
 
 On a terminal: one line with a spinner and the elapsed time, by rich. Elsewhere (CI, a pipe): a line at the start, a
-heartbeat every half a minute, a line at the end. `Progress` is all that builders know of it.
+heartbeat with the last note every half a minute, a line at the end. `Progress` is all that builders know of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Progress(Protocol):
         """Say that `what` begins and usually takes `usual_s` seconds (0: not worth saying)."""
 
     def note(self, text: str) -> None:
-        """Say which part of the work is being done now."""
+        """Say which part of the work is being done now; may be called as often as it changes."""
 
     def end(self, ok: bool) -> None:
         """Say that the work is done, or that it failed; the failure itself is told by its exception."""
@@ -62,7 +62,6 @@ class Plain:
 
     def note(self, text: str) -> None:
         self._note = text
-        self._say(f"  {text}")
 
     def end(self, ok: bool) -> None:
         self._ended.set()
@@ -72,7 +71,7 @@ class Plain:
 
     def _heartbeat(self) -> None:
         while not self._ended.wait(self._heartbeat_s):
-            self._say(f"  {self._note or self._what}: still at it, {self._elapsed()} so far")
+            self._say(f"  … {self._elapsed()}: {self._note or 'still at it'}")
 
     def _elapsed(self) -> str:
         return duration(time.monotonic() - self._started)
