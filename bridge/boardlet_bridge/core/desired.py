@@ -211,10 +211,10 @@ def _clear(board: Board, now: float) -> list[Effect]:
         return []
     if not board.mailbox and board.session_cleared:
         return [SetFinalizer(False)]
-    again = board.mailed_at + board.limits.mail_again_s
-    if board.mailed_at and now < again:
+    again = board.cleared_at + board.limits.mail_again_s
+    if board.cleared_at and now < again:
         return [Wake(again)]
-    board.mailed_at = now
+    board.cleared_at = now
     return [
         Publish(DESIRED, b"", retain=True),
         Publish(SESSION, b"", retain=True),

@@ -82,7 +82,7 @@ def introduce(board: Board, now: float) -> list[Effect]:
 def broker_up(board: Board, now: float) -> list[Effect]:
     """The broker is there and has told all that it retains: put the question to the board, start its deadline."""
     board.broker_up = board.mailbox_known = True
-    board.mailed_at = 0.0
+    board.mailed_at = board.cleared_at = 0.0
     board.introduced_at = now
     effects = reconcile(board, now)
     if board.rival or board.deleting or board.link is Link.VERSION:

@@ -137,6 +137,7 @@ class Board:
     mailbox_identity: Identity | None = None
     mailed_at: float = 0.0
     session_cleared: bool = False
+    cleared_at: float = 0.0
 
     # Session
     broker_up: bool = False
