@@ -472,7 +472,9 @@ class TestModel:
         while len(got) < len(compiled.encoded):
             world.send(world.side.want(compiled.digest, len(got), 50))
             answer = world.side.open("f", world.last("f").payload, world.side.epoch)
-            assert answer[0] == compiled.digest and answer[1] == len(got) and answer[2] == len(compiled.encoded)
+            assert answer[0] == compiled.digest
+            assert answer[1] == len(got)
+            assert answer[2] == len(compiled.encoded)
             got += answer[3]
         assert seal.digest(got) == compiled.digest
         world.send(world.side.want(b"unknown!", 0, 50))
@@ -514,7 +516,8 @@ class TestSeals:
         assert b.open_own("d", sealed) is None
         assert a.open("d", sealed, b"") is None
         assert RING.board(BOARD_ID, 2).open_own("d", sealed) is None
-        assert a.down.hex() not in repr(a) and RING.root.hex() not in repr(RING)
+        assert a.down.hex() not in repr(a)
+        assert RING.root.hex() not in repr(RING)
 
 
 class TestErrors:
