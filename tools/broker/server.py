@@ -1,0 +1,175 @@
+"""One broker on loopback with all its state in one folder: mosquitto, or mochi-mqtt where there is no mosquitto.
+
+Its settings are those that a fleet needs (docs/operations.md): queues that hold a fleet's retained messages, no Nagle,
+retained messages on disk soon after they came, nobody anonymous.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from provision import cache, debs, golang
+from provision.debs import Program
+from provision.missing import Missing
+from provision.process import Process, free_port, listens
+from provision.progress import Progress
+
+from . import access
+
+VARIABLE: Final = "BOARDLET_BROKER"
+MODULE: Final = Path(__file__).parent / "go"
+_MOCHI_RELEASE: Final = "2.7.9"
+_MOCHI_BUILD_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The broker's program, which of the two it is, and where it comes from in words."""
+
+    name: str
+    program: Program
+    origin: str
+
+
+def find(progress: Progress | None = None) -> Programs:
+    """mosquitto from PATH, else out of the distribution's packages, else mochi-mqtt; raises `Missing`.
+
+    `$BOARDLET_BROKER` (`mosquitto` or `mochi`) leaves no choice.
+    """
+    chosen = os.environ.get(VARIABLE, "")
+    if chosen not in ("", "mosquitto", "mochi"):
+        raise Missing(f"a broker {chosen!r}", f"set {VARIABLE} to mosquitto or mochi, or unset it")
+    if chosen == "mochi":
+        return _mochi(progress, f"${VARIABLE}")
+    found = debs.installed("mosquitto")
+    if found is not None:
+        return Programs("mosquitto", found, "PATH")
+    try:
+        return Programs("mosquitto", debs.program("mosquitto", progress=progress), "the distribution's packages")
+    except Missing:
+        if chosen:
+            raise
+        return _mochi(progress, "a Go build, because there is no mosquitto to be had here")
+
+
+def _mochi(progress: Progress | None, origin: str) -> Programs:
+    def build(into: Path) -> None:
+        golang.build(MODULE, {"mochi": "."}, into, progress=progress)
+
+    golang.toolchain(MODULE, progress)
+    what = "building mochi-mqtt, once for this machine"
+    sources = b"".join((MODULE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
+    version = f"{_MOCHI_RELEASE}-{hashlib.sha256(sources).hexdigest()[:12]}"
+    folder = cache.artifact("mochi", version, build, progress=progress, what=what, usual_s=_MOCHI_BUILD_S)
+    return Programs("mochi-mqtt", Program(folder / "mochi"), origin)
+
+
+class Broker:
+    """A broker whose state is in `folder`; not started yet. Clients are added before or while it runs."""
+
+    def __init__(self, folder: Path, programs: Programs | None = None) -> None:
+        self.folder = folder
+        self.programs = programs or find()
+        self.port = free_port()
+        self.users: dict[str, str] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.process = Process(
+            self.programs.name, self._argv(), log=folder / "broker.log", env=self.programs.program.env, cwd=folder
+        )
+
+    def start(self) -> None:
+        """Start and return when it accepts connections; raises `Died` or `NotReady`."""
+        self._write_access()
+        if self.programs.name == "mosquitto":
+            (self.folder / "mosquitto.conf").write_text(self._conf())
+        self.process.start()
+        self.process.wait_until(lambda: listens(self.port))
+
+    def stop(self) -> None:
+        """Stop it in good order."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+
+    def restart(self, *, keep_retained: bool = True) -> None:
+        """Stop and start on the same port, with the retained messages or as if its disk had been lost."""
+        self.stop()
+        if not keep_retained:
+            shutil.rmtree(self.folder / "data", ignore_errors=True)
+        self.start()
+
+    def add_user(self, user: str, password: str) -> None:
+        """Let a client in; a board's user name is its id. Takes effect at once if the broker runs."""
+        self.users[user] = password
+        self.reload()
+
+    def remove_user(self, user: str) -> None:
+        """Let a client in no more; its connection is closed."""
+        del self.users[user]
+        self.reload()
+
+    def reload(self) -> None:
+        """Have the broker read its users anew."""
+        if self.process.running:
+            self._write_access()
+            self.process.signal(signal.SIGHUP)
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _argv(self) -> list[str | Path]:
+        if self.programs.name == "mosquitto":
+            return [self.programs.program.path, "-c", self.folder / "mosquitto.conf"]
+        return [self.programs.program.path, "-listen", f"127.0.0.1:{self.port}", "-folder", self.folder]
+
+    def _write_access(self) -> None:
+        (self.folder / "data").mkdir(exist_ok=True)
+        if self.programs.name == "mosquitto":
+            access.replace(self.folder / "passwords", access.passwords(self.users))
+            access.replace(self.folder / "acl", access.acl())
+        else:
+            access.replace(self.folder / "users.json", json.dumps(self.users))
+
+    def _conf(self) -> str:
+        # As root mosquitto would change to a user of its own, who may not read the folder.
+        user = ["user root"] if os.geteuid() == 0 else []
+        return "\n".join(
+            [
+                "per_listener_settings false",
+                f"listener {self.port} 127.0.0.1",
+                *user,
+                "allow_anonymous false",
+                f"password_file {self.folder / 'passwords'}",
+                f"acl_file {self.folder / 'acl'}",
+                "max_queued_messages 200000",
+                "max_inflight_messages 0",
+                "set_tcp_nodelay true",
+                "persistence true",
+                f"persistence_location {self.folder / 'data'}/",
+                "autosave_on_changes true",
+                "autosave_interval 1",
+                "sys_interval 5",
+                "log_dest stdout",
+                "log_type error",
+                "log_type warning",
+                "log_type notice",
+                "connection_messages true",
+                "",
+            ]
+        )
