@@ -147,12 +147,14 @@ def _mint(board: Board, model: Model, now: float) -> list[Effect]:
     if not known and not _may_mint(board, now):
         return [Wake(board.mint_delayed_until)]
     board.mint_delayed_until = 0.0
-    body = encode({
-        DesiredKey.UID: board.uid,
-        DesiredKey.REVISION: identity.revision,
-        DesiredKey.GENERATION: identity.generation,
-        DesiredKey.STATE: state,
-    })
+    body = encode(
+        {
+            DesiredKey.UID: board.uid,
+            DesiredKey.REVISION: identity.revision,
+            DesiredKey.GENERATION: identity.generation,
+            DesiredKey.STATE: state,
+        }
+    )
     payload = board.keys.close(DESIRED, body)
     board.desired = Desired(identity, values, payload)
     board.mailed_at = 0.0

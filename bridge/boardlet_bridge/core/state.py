@@ -67,10 +67,7 @@ class Identity:
 
     def same(self, other: Identity | None) -> bool:
         """Whether both stand for the same desired of the same object (rule: uid, revision and digest)."""
-        return (
-            other is not None
-            and (self.uid, self.revision, self.digest) == (other.uid, other.revision, other.digest)
-        )
+        return other is not None and (self.uid, self.revision, self.digest) == (other.uid, other.revision, other.digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,12 +54,14 @@ def _conditions(decided: tuple[Condition, ...], previous: Mapping[str, Any], wal
     for condition in decided:
         old = before.get(condition.type) or {}
         kept = old.get("status") == condition.status and old.get("lastTransitionTime")
-        shown_as.append({
-            "type": condition.type,
-            "status": condition.status,
-            "reason": condition.reason,
-            "message": condition.message,
-            "observedGeneration": condition.generation,
-            "lastTransitionTime": kept or wall,
-        })
+        shown_as.append(
+            {
+                "type": condition.type,
+                "status": condition.status,
+                "reason": condition.reason,
+                "message": condition.message,
+                "observedGeneration": condition.generation,
+                "lastTransitionTime": kept or wall,
+            }
+        )
     return shown_as

@@ -62,9 +62,14 @@ def _obstacle(board: Board) -> tuple[str, str] | None:
         return "TooLarge", f"{sizes}: use fewer or shorter values"
     if board.mint_delayed_until:
         return "Throttled", "the spec changes faster than a flash should be written; the last value will be sent"
-    if board.refused and board.desired and board.refused[:2] in (
-        (board.desired.identity.revision, board.desired.identity.digest),
-        (0, b""),
+    if (
+        board.refused
+        and board.desired
+        and board.refused[:2]
+        in (
+            (board.desired.identity.revision, board.desired.identity.digest),
+            (0, b""),
+        )
     ):
         code = board.refused[2]
         return REFUSALS.get(code, ("Refused", f"the board refuses it with code {code}"))
