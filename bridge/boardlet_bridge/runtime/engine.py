@@ -57,6 +57,7 @@ class Outlet(Protocol):
     def now(self) -> float: ...
     def refused(self, cause: str) -> None: ...
     def unknown_board(self, board_id: str) -> None: ...
+    def warned(self, reason: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -101,6 +102,7 @@ class Engine:
 
     def on_warning(self, reason: str, message: str) -> None:
         log.warning(message, reason=reason)
+        self.outlet.warned(reason)
 
     def _orphan(self, board_id: str, payload: bytes) -> None:
         if not payload:

@@ -1,0 +1,43 @@
+"""The bridge's process: `boardlet-bridge --help`. Exit codes: 0 stopped, 1 failed while running, 2 wrong settings."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+
+from boardlet_bridge.runtime import logs, settings
+from boardlet_bridge.runtime.wiring import Bridge, ConfigurationError, WatchEnded
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        chosen = settings.load(sys.argv[1:])
+    except settings.SettingsInvalid as error:
+        print(f"boardlet-bridge: {error}", file=sys.stderr)
+        return 2
+    logs.configure(chosen.log_level, chosen.log_format)
+    try:
+        asyncio.run(_run(chosen))
+    except ConfigurationError as error:
+        print(f"boardlet-bridge: {error}", file=sys.stderr)
+        return 2
+    except WatchEnded as error:
+        structlog.get_logger("bridge").error("the watch of the cluster has ended", why=str(error))
+        return 1
+    return 0
+
+
+async def _run(chosen: settings.Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Bridge(chosen).run(stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""A small client of the API server for our two kinds: list, get, status by server-side apply, finalizers.
+
+Errors are told apart by what the caller does about them: read again (Conflict), forget (NotFound), wait (Throttled,
+Unavailable), or tell an operator (Forbidden, Invalid).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import aiohttp
+
+from boardlet_bridge.kube.connection import Connection
+
+GROUP: Final = "boardlet.dev/v1alpha1"
+MANAGER: Final = "boardlet-bridge"
+FINALIZER: Final = "boardlet.dev/mailbox"
+TIMEOUT_S: Final = 15.0
+MAX_MESSAGE: Final = 500
+
+
+class ApiError(Exception):
+    """The API server did not do what was asked; the message is its own."""
+
+
+class Conflict(ApiError):
+    """The object has changed since it was read (409)."""
+
+
+class NotFound(ApiError):
+    """There is no such object (404)."""
+
+
+class Gone(ApiError):
+    """The list's continuation has expired (410)."""
+
+
+class Throttled(ApiError):
+    """The API server asks for patience (429); `retry_after_s` seconds of it."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Rejected(ApiError):
+    """The API server will not take this request as it is (400, 403, 422)."""
+
+
+class Unavailable(ApiError):
+    """The API server cannot be reached, or is not well (5xx)."""
+
+
+ERRORS: Final[dict[int, type[ApiError]]] = {404: NotFound, 409: Conflict, 410: Gone}
+
+
+class KubeClient:
+    """An open connection to the API server; to be used as an async context manager."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> KubeClient:
+        with TemporaryDirectory() as folder:
+            context = self.connection.ssl_context(Path(folder))
+        connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=60)
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def apply_status(self, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Apply a whole status (server-side apply, one manager); the body names uid and resourceVersion."""
+        meta = body["metadata"]
+        path = f"{_path(plural, meta['namespace'], meta['name'])}/status?fieldManager={MANAGER}&force=true"
+        return await self._request("PATCH", path, body, "application/apply-patch+yaml")
+
+    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
+        """One object; raises NotFound, which alone proves that it is not there."""
+        return await self._request("GET", _path(plural, namespace, name))
+
+    async def list_page(self, plural: str, limit: int, token: str = "", namespace: str | None = None) -> dict[str, Any]:
+        """One page of all objects, consistent with the newest state; `metadata.continue` leads to the next."""
+        query = f"?limit={limit}" + (f"&continue={token}" if token else "")
+        return await self._request("GET", _path(plural, namespace) + query)
+
+    async def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> dict[str, Any]:
+        """Put the mailbox finalizer on a Board, or take it off; raises Conflict if the object has changed."""
+        meta = obj["metadata"]
+        others = [name for name in meta.get("finalizers") or () if name != FINALIZER]
+        wanted = [*others, FINALIZER] if present else others
+        kept = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": wanted}
+        path = f"{_path('boards', meta['namespace'], meta['name'])}?fieldManager={MANAGER}"
+        return await self._request("PATCH", path, {"metadata": kept}, "application/merge-patch+json")
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = "application/json"
+    ) -> dict[str, Any]:
+        assert self._session is not None, "the client is not open"
+        token = self.connection.bearer()
+        headers = {"Accept": "application/json", "Content-Type": content}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            async with self._session.request(
+                method, self.connection.server + path, data=data, headers=headers
+            ) as answer:
+                if answer.status < 300:
+                    result: dict[str, Any] = await answer.json()
+                    return result
+                raise _error(answer.status, await answer.text(), answer.headers.get("Retry-After"))
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
+
+
+def _path(plural: str, namespace: str | None = None, name: str = "") -> str:
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/{GROUP}{scope}/{plural}" + (f"/{name}" if name else "")
+
+
+def _error(status: int, text: str, retry_after: str | None) -> ApiError:
+    try:
+        message = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = text
+    message = f"{status}: {message}"[:MAX_MESSAGE]
+    if status == 429 or (retry_after and status >= 500):
+        return Throttled(message, float(retry_after) if retry_after and retry_after.isdigit() else 1.0)
+    if status >= 500 or status == 401:  # a token that is being rotated is a matter of time
+        return Unavailable(message)
+    return ERRORS.get(status, Rejected)(message)

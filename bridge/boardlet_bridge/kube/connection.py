@@ -1,0 +1,127 @@
+"""How to reach the API server: one description for kopf's watches and for our own client.
+
+From a kubeconfig (token, token file, client certificate) or, in a pod, from the service account's files. Tokens in
+files are read anew whenever a connection is described, because the kubelet rotates them.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class ConnectionInvalid(Exception):
+    """The API server cannot be reached as it is described; the message says where the description is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An API server and the identity to use there; PEM data as text."""
+
+    server: str
+    ca: str | None = None
+    insecure: bool = False
+    certificate: str | None = None
+    key: str | None = None
+    token: str | None = None
+    token_file: Path | None = None
+    namespace: str = "default"
+
+    def bearer(self) -> str | None:
+        """The token of now, None where a certificate speaks."""
+        return self.token_file.read_text().strip() if self.token_file else self.token
+
+    def ssl_context(self, write: Path) -> ssl.SSLContext:
+        """Trusts the cluster's authority and shows the client certificate, which passes through a file in `write`."""
+        context = ssl.create_default_context(cadata=self.ca)
+        if self.insecure:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self.certificate and self.key:
+            pair = write / "client.pem"
+            pair.touch(mode=0o600)
+            pair.write_text(self.certificate + "\n" + self.key)
+            context.load_cert_chain(pair)
+            pair.unlink()
+        return context
+
+
+def find(kubeconfig: Path | None = None, context: str | None = None) -> Connection:
+    """From this file, else from the pod's service account, else from $KUBECONFIG or ~/.kube/config."""
+    if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return in_cluster(os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"])
+    if kubeconfig is None:
+        named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+        kubeconfig = Path(named) if named else Path.home() / ".kube/config"
+    return from_file(kubeconfig, context)
+
+
+def in_cluster(host: str, port: str) -> Connection:
+    """The pod's own service account."""
+    try:
+        return Connection(
+            server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+            ca=(SERVICE_ACCOUNT / "ca.crt").read_text(),
+            token_file=SERVICE_ACCOUNT / "token",
+            namespace=(SERVICE_ACCOUNT / "namespace").read_text().strip(),
+        )
+    except OSError as error:
+        raise ConnectionInvalid(
+            f"no service account in this pod ({error}): set automountServiceAccountToken"
+        ) from error
+
+
+def from_file(path: Path, context: str | None = None) -> Connection:
+    """One context of a kubeconfig; raises ConnectionInvalid."""
+    try:
+        config = yaml.safe_load(path.read_text())
+        chosen = context or config["current-context"]
+        names = _named(config, "contexts", "context", chosen)
+        cluster = _named(config, "clusters", "cluster", names["cluster"])
+        user = _named(config, "users", "user", names["user"])
+        return _connection(path, names, cluster, user)
+    except OSError as error:
+        raise ConnectionInvalid(f"cannot read the kubeconfig: {error}") from error
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConnectionInvalid(f"kubeconfig {path}: {error!r}") from error
+
+
+def _named(config: Any, plural: str, singular: str, name: str) -> dict[str, Any]:
+    for entry in config.get(plural) or ():
+        if entry["name"] == name:
+            return entry.get(singular) or {}
+    raise ValueError(f"has no {singular} {name!r}")
+
+
+def _connection(path: Path, names: dict[str, Any], cluster: dict[str, Any], user: dict[str, Any]) -> Connection:
+    if "exec" in user or "auth-provider" in user:
+        raise ConnectionInvalid(
+            f"kubeconfig {path}: exec plugins are not run by the bridge: give it a service account's token "
+            "(kubectl create token boardlet-bridge -n boardlet-system)"
+        )
+    token_file = user.get("tokenFile")
+    return Connection(
+        server=cluster["server"],
+        ca=_pem(path, cluster, "certificate-authority"),
+        insecure=bool(cluster.get("insecure-skip-tls-verify")),
+        certificate=_pem(path, user, "client-certificate"),
+        key=_pem(path, user, "client-key"),
+        token=user.get("token"),
+        token_file=(path.parent / token_file) if token_file else None,
+        namespace=names.get("namespace") or "default",
+    )
+
+
+def _pem(path: Path, entry: dict[str, Any], key: str) -> str | None:
+    if f"{key}-data" in entry:
+        return base64.b64decode(str(entry[f"{key}-data"])).decode()
+    if key in entry:
+        return (path.parent / str(entry[key])).read_text()
+    return None

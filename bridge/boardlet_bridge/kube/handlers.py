@@ -1,0 +1,151 @@
+"""Watches Boards and BoardModels with kopf, in a thread and loop of its own; the only module that imports kopf.
+
+kopf cancels whatever shares its loop when it ends, so it gets one of its own (docs/design.md). Each event is appended
+to one queue that the main loop drains in a batch: many events are one wake-up. Nothing is written from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, Protocol
+
+import kopf
+import structlog
+
+from boardlet_bridge.kube.connection import Connection
+
+Change = Literal["ADDED", "MODIFIED", "DELETED"]
+API: Final = ("boardlet.dev", "v1alpha1")
+BOARDS: Final = "boards"
+PAGE: Final = 500
+WATCH_S: Final = 600.0  # a watch is made anew in this time at the latest
+CONNECT_S: Final = 10.0
+REQUEST_S: Final = 60.0
+TOKEN_S: Final = 600  # a token from a file is read again after this time; the kubelet rotates it before it expires
+STOP_S: Final = 10.0
+
+log = structlog.get_logger("watch")
+
+
+class WatchSink(Protocol):
+    """Who is told, on the main loop."""
+
+    def on_board(self, change: Change, obj: Mapping[str, Any]) -> None: ...
+    def on_model(self, change: Change, obj: Mapping[str, Any]) -> None: ...
+
+
+class Watch:
+    """A kopf operator with one `on.event` a kind."""
+
+    def __init__(self, connection: Connection, namespaces: Sequence[str], sink: WatchSink) -> None:
+        self._connection = connection
+        self._namespaces = namespaces
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+        self._events: deque[tuple[str, Change, dict[str, Any]]] = deque()
+        self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+        self.failed: asyncio.Future[str] = self._loop.create_future()
+        """Done, with the reason, when the watch has ended although nobody stopped it."""
+
+    def start(self) -> None:
+        """Begin to watch; the objects that are there are told as added."""
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the watch; nothing is told any more."""
+        self._stop.set()
+        await self._loop.run_in_executor(None, self._thread.join, STOP_S)
+
+    def _run(self) -> None:
+        reason = "kopf ended"
+        try:
+            asyncio.run(
+                kopf.operator(
+                    registry=self._registry(),
+                    settings=_settings(),
+                    standalone=True,
+                    clusterwide=not self._namespaces,
+                    namespaces=list(self._namespaces),
+                    stop_flag=self._stop,
+                )
+            )
+        except Exception as error:
+            reason = f"kopf ended: {error!r}"
+        if not self._stop.is_set():
+            self._loop.call_soon_threadsafe(self._fail, reason)
+
+    def _fail(self, reason: str) -> None:
+        if not self.failed.done():
+            self.failed.set_result(reason)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+
+        @kopf.on.login(registry=registry)
+        def login(**_: object) -> kopf.ConnectionInfo:
+            return _login(self._connection)
+
+        for plural in ("boards", "boardmodels"):
+            kopf.on.event(*API, plural, registry=registry)(self._handler(plural))
+        return registry
+
+    def _handler(self, plural: str) -> Any:
+        async def handle(event: Mapping[str, Any], **_: object) -> None:
+            self._put(plural, event)
+
+        return handle
+
+    def _put(self, plural: str, event: Mapping[str, Any]) -> None:
+        first = not self._events
+        self._events.append((plural, event["type"] or "ADDED", _plain(event["object"])))
+        if first:
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        while self._events:
+            plural, change, obj = self._events.popleft()
+            if self._stop.is_set():
+                return
+            if plural == BOARDS:
+                self._sink.on_board(change, obj)
+            else:
+                self._sink.on_model(change, obj)
+
+
+def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
+    obj = dict(body)
+    obj["metadata"] = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return obj
+
+
+def _login(connection: Connection) -> kopf.ConnectionInfo:
+    rotated = datetime.now(UTC) + timedelta(seconds=TOKEN_S) if connection.token_file else None
+    return kopf.ConnectionInfo(
+        server=connection.server,
+        ca_data=connection.ca,
+        insecure=connection.insecure,
+        certificate_data=connection.certificate,
+        private_key_data=connection.key,
+        token=connection.bearer(),
+        default_namespace=connection.namespace,
+        expiration=rotated,
+    )
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = WATCH_S
+    settings.watching.connect_timeout = CONNECT_S
+    settings.watching.chunk_size = PAGE
+    settings.networking.request_timeout = REQUEST_S
+    settings.networking.connect_timeout = CONNECT_S
+    return settings

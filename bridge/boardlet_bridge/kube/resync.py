@@ -1,0 +1,104 @@
+"""Lists all objects: once at the start, and then now and again, to find what the watch has missed.
+
+A watch that had to begin anew never tells what was deleted meanwhile. Absence from a list proves nothing either (rule 2
+of docs/design.md), so that an object which a list lacks is asked for by name, and only a 404 counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from boardlet_bridge.kube.client import ApiError, Gone, KubeClient, NotFound
+from boardlet_bridge.kube.handlers import BOARDS, Change, WatchSink
+
+PAGE: Final = 500
+MODELS: Final = "boardmodels"
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 30.0
+SOON_S: Final = 10.0  # what was deleted between the first listing and the begin of the watch is found then
+
+log = structlog.get_logger("resync")
+
+Names = Callable[[], Iterable[tuple[str, str]]]
+
+
+class Resync:
+    """Lists through `client` and tells `sink`; `boards` and `models` name the objects that are known now."""
+
+    def __init__(
+        self, client: KubeClient, sink: WatchSink, namespaces: Sequence[str], boards: Names, models: Names
+    ) -> None:
+        self._client = client
+        self._sink = sink
+        self._namespaces: Sequence[str | None] = list(namespaces) or [None]
+        self._known: dict[str, Names] = {BOARDS: boards, MODELS: models}
+        self._soon = asyncio.Event()
+
+    async def first(self, waiting: Callable[[str], None]) -> None:
+        """List everything once; tells `waiting` why it takes long, and tries until it has succeeded."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self.once()
+            except NotFound as error:
+                waiting(f"the cluster does not know Boardlet's kinds yet: kubectl apply -f crds/ ({error})")
+            except ApiError as error:
+                waiting(str(error))
+            await asyncio.sleep(random.uniform(pause / 2, pause))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def run(self, interval_s: float) -> None:
+        """List every `interval_s` seconds, a tenth of it early at random, and when asked."""
+        pause = min(SOON_S, interval_s)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), pause)
+            self._soon.clear()
+            pause = interval_s * random.uniform(0.9, 1.0)
+            try:
+                await self.once()
+            except ApiError as error:
+                log.warning("cannot list the objects, will try again", why=str(error))
+                pause = min(pause, LONGEST_PAUSE_S)
+
+    def soon(self) -> None:
+        """List now rather than later."""
+        self._soon.set()
+
+    async def once(self) -> None:
+        """List both kinds, models first, so that no board is told that its model is missing when it is not."""
+        await self._list(MODELS, self._sink.on_model)
+        await self._list(BOARDS, self._sink.on_board)
+
+    async def _list(self, plural: str, tell: Callable[[Change, Mapping[str, Any]], None]) -> None:
+        before = set(self._known[plural]())
+        seen: set[tuple[str, str]] = set()
+        for namespace in self._namespaces:
+            token = ""
+            while True:
+                try:
+                    page = await self._client.list_page(plural, PAGE, token, namespace)
+                except Gone:  # the listing took longer than the cluster keeps its pages
+                    token = ""
+                    continue
+                for obj in page["items"]:
+                    obj["metadata"].pop("managedFields", None)
+                    seen.add((obj["metadata"]["namespace"], obj["metadata"]["name"]))
+                    tell("MODIFIED", obj)
+                token = page["metadata"].get("continue") or ""
+                if not token:
+                    break
+        for name in before - seen:
+            await self._ask(plural, name, tell)
+
+    async def _ask(self, plural: str, name: tuple[str, str], tell: Callable[[Change, Mapping[str, Any]], None]) -> None:
+        try:
+            tell("MODIFIED", await self._client.get(plural, *name))
+        except NotFound:
+            tell("DELETED", {"metadata": {"namespace": name[0], "name": name[1]}})

@@ -1,0 +1,211 @@
+"""Writes statuses: whoever has something to show marks a key, and the snapshot is taken at the moment of writing.
+
+Marks of one key fall together. A changed condition is urgent and goes at once; mere values wait until `interval_s` has
+passed since that key's last write. All writes draw on one budget (a token bucket), the urgent ones first. A key is kept
+until it has been written or its object is gone, so the last value always arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import structlog
+
+from boardlet_bridge.kube.client import ApiError, Conflict, NotFound, Rejected, Throttled
+
+Key = tuple[str, str, str]  # plural, namespace, name
+
+IN_FLIGHT: Final = 8
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 30.0
+REJECTED_S: Final = 60.0  # a status that the API server will not take is offered again after this time
+
+log = structlog.get_logger("status")
+
+
+class StatusClient(Protocol):
+    """What the writer needs of the API server."""
+
+    async def apply_status(self, plural: str, body: Mapping[str, Any]) -> dict[str, Any]: ...
+    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]: ...
+
+
+class StatusWriter:
+    """One a bridge. `snapshot` gives a key's body or None, `written` is told the object as the server has it now."""
+
+    def __init__(
+        self,
+        client: StatusClient,
+        snapshot: Callable[[Key], dict[str, Any] | None],
+        written: Callable[[Key, Mapping[str, Any]], None],
+        *,
+        interval_s: float,
+        writes_per_s: float,
+        burst: int,
+        observe: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        self._client, self._snapshot, self._written, self._observe = client, snapshot, written, observe
+        self._interval_s, self._rate, self._burst = interval_s, writes_per_s, burst
+        self._urgent: deque[Key] = deque()
+        self._calm: deque[Key] = deque()
+        self._queued: dict[Key, bool] = {}  # waiting to be written: whether urgent
+        self._later: list[tuple[float, Key]] = []
+        self._delayed: set[Key] = set()
+        self._last: dict[Key, float] = {}
+        self._flying: dict[Key, asyncio.Task[None]] = {}
+        self._tokens, self._tokens_at = float(burst), 0.0
+        self._paused_until, self._pause = 0.0, FIRST_PAUSE_S
+        self._changed = asyncio.Event()
+
+    def mark(self, key: Key, urgent: bool) -> None:
+        """The key's status has to be written: now if urgent, else when its interval is over."""
+        if not urgent and key not in self._queued:
+            due = self._last.get(key, float("-inf")) + self._interval_s
+            if due > asyncio.get_running_loop().time():
+                if key not in self._delayed:
+                    self._delayed.add(key)
+                    heapq.heappush(self._later, (due, key))
+                    self._changed.set()
+                return
+        self._queue(key, urgent)
+
+    def _queue(self, key: Key, urgent: bool) -> None:
+        if self._queued.get(key, False) or (key in self._queued and not urgent):
+            return
+        self._queued[key] = urgent  # a calm entry that became urgent stays in its deque and is skipped there
+        (self._urgent if urgent else self._calm).append(key)
+        self._changed.set()
+
+    @property
+    def pending(self) -> int:
+        """How many keys wait or are being written."""
+        return len(self._queued) + len(self._delayed) + len(self._flying)
+
+    async def run(self) -> None:
+        """Write for as long as it runs."""
+        loop = asyncio.get_running_loop()
+        self._tokens_at = loop.time()
+        try:
+            while True:
+                self._changed.clear()
+                wake_at = self._dispatch(loop.time())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(wake_at):
+                        await self._changed.wait()
+        finally:
+            for task in self._flying.values():
+                task.cancel()
+
+    async def drain(self, within_s: float) -> None:
+        """Write what waits, also what may wait longer; returns when all is written or the time is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        for key in list(self._delayed):
+            self._queue(key, False)
+        self._delayed.clear()
+        self._later.clear()
+        while (self._queued or self._flying) and loop.time() < until:
+            self._dispatch(loop.time())
+            if self._flying:
+                await asyncio.wait(self._flying.values(), timeout=until - loop.time(), return_when="FIRST_COMPLETED")
+            else:
+                await asyncio.sleep(min(0.05, until - loop.time()))  # the budget or a pause of the server holds it
+
+    def _dispatch(self, now: float) -> float | None:
+        # Starts what may be started; returns when to look again, None for only after a change.
+        while self._later and self._later[0][0] <= now:
+            key = heapq.heappop(self._later)[1]
+            if key in self._delayed:
+                self._delayed.discard(key)
+                self._queue(key, False)
+        self._tokens = min(self._burst, self._tokens + (now - self._tokens_at) * self._rate)
+        self._tokens_at = now
+        wake = [self._later[0][0]] if self._later else []
+        held: list[Key] = []
+        while len(self._flying) < IN_FLIGHT and (self._urgent or self._calm):
+            if now < self._paused_until:
+                wake.append(self._paused_until)
+                break
+            if self._tokens < 1:
+                wake.append(now + (1 - self._tokens) / self._rate)
+                break
+            key, urgent = (self._urgent.popleft(), True) if self._urgent else (self._calm.popleft(), False)
+            if self._queued.get(key) is not urgent:
+                continue
+            if key in self._flying:
+                held.append(key)  # comes back when its write has ended
+                continue
+            del self._queued[key]
+            self._start(key, now)
+        for key in held:
+            (self._urgent if self._queued[key] else self._calm).append(key)
+        return min(wake) if wake else None
+
+    def _start(self, key: Key, now: float) -> None:
+        body = self._snapshot(key)
+        if body is None:
+            return
+        self._tokens -= 1
+        self._last[key] = now
+        if len(self._last) > 2 * self._burst:
+            self._last = {k: at for k, at in self._last.items() if now - at < self._interval_s}
+        self._flying[key] = asyncio.create_task(self._write(key, body), name=f"status {key}")
+
+    async def _write(self, key: Key, body: dict[str, Any]) -> None:
+        try:
+            await self._outcome(key, self._client.apply_status(key[0], body))
+        finally:
+            del self._flying[key]
+            self._changed.set()
+
+    async def _outcome(self, key: Key, write: Awaitable[dict[str, Any]]) -> None:
+        try:
+            obj = await write
+        except Conflict:
+            self._observe("conflict")
+            await self._read_again(key)
+        except NotFound:
+            self._observe("not_found")  # the watch says what became of it
+        except Rejected as error:
+            self._observe("rejected")
+            log.error("the API server does not take this status", board="/".join(key[1:]), why=str(error))
+            self._again_at(key, asyncio.get_running_loop().time() + REJECTED_S)
+        except ApiError as error:
+            self._back_off(key, error)
+        else:
+            self._observe("written")
+            self._pause = FIRST_PAUSE_S
+            self._written(key, obj)
+
+    async def _read_again(self, key: Key) -> None:
+        # Someone else has written meanwhile: the next snapshot goes on top of the object as it is now.
+        try:
+            obj = await self._client.get(*key)
+        except NotFound:
+            return  # the watch says what became of it
+        except ApiError as error:
+            self._back_off(key, error)
+            return
+        self._written(key, obj)
+        self._queue(key, True)
+
+    def _back_off(self, key: Key, error: ApiError) -> None:
+        self._observe("unavailable")
+        patience = error.retry_after_s if isinstance(error, Throttled) else 0.0
+        now = asyncio.get_running_loop().time()
+        if now >= self._paused_until:
+            log.warning("cannot write statuses, will try again", why=str(error))
+            self._paused_until = now + max(patience, random.uniform(self._pause / 2, self._pause))
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+        self._queue(key, True)
+
+    def _again_at(self, key: Key, when: float) -> None:
+        if key not in self._delayed:
+            self._delayed.add(key)
+            heapq.heappush(self._later, (when, key))

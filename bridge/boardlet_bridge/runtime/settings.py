@@ -1,0 +1,127 @@
+"""Every setting of the bridge, in one place: its docstring is the reference manual.
+
+A flag wins over an environment variable (`BOARDLET_` and the name in capitals), that over a line of the YAML file that
+`--config` names, that over the default. Secrets come from files only, so that no process list shows them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE: Final = "BOARDLET_CONFIG"
+
+
+class SettingsInvalid(Exception):
+    """A setting cannot be used; the message names it, and what is wrong."""
+
+
+class Settings(BaseSettings):
+    """The Boardlet bridge: mirrors the boards of one MQTT broker as Board objects of one Kubernetes cluster."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BOARDLET_",
+        cli_prog_name="boardlet-bridge",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        use_attribute_docstrings=True,
+        extra="forbid",
+    )
+
+    config: Path | None = None
+    """A YAML file with any of the settings below, named as here."""
+
+    broker_host: str = "127.0.0.1"
+    """Name or address of the MQTT broker."""
+    broker_port: int = Field(1883, ge=1, le=65535)
+    """Port of the MQTT broker; 8883 is usual with TLS."""
+    broker_user: str = "boardlet-bridge"
+    """The bridge's user name at the broker."""
+    broker_password_file: Path | None = None
+    """File with the bridge's password at the broker; read anew at every connection."""
+    broker_tls: bool = False
+    """Speak TLS with the broker."""
+    broker_ca_file: Path | None = None
+    """Authority of the broker's certificate (PEM); default: the system's."""
+    broker_cert_file: Path | None = None
+    """Client certificate for the broker (PEM)."""
+    broker_key_file: Path | None = None
+    """Private key of the client certificate (PEM)."""
+
+    root_key_file: Path
+    """File with the site's root key, 64 hex digits, from which every board's key follows. Keep a copy in a safe."""
+
+    kubeconfig: Path | None = None
+    """Kubeconfig file; default: the pod's service account, else $KUBECONFIG, else ~/.kube/config."""
+    context: str | None = None
+    """Context of the kubeconfig; default: its current one."""
+    namespaces: list[str] = []
+    """Namespaces to serve; default: all."""
+
+    status_interval_s: float = Field(5.0, ge=0)
+    """A board's mere values are written to its status at most once in this many seconds; conditions at once."""
+    status_writes_per_s: float = Field(50.0, gt=0)
+    """Status writes of this bridge per second, in the long run: a control plane is no time-series database."""
+    status_burst: int = Field(200, ge=1)
+    """Status writes that may exceed the rate for a moment, as when a broker comes back."""
+    resync_s: float = Field(600.0, ge=1)
+    """All objects are listed anew after this many seconds, to find deletions that a watch has missed."""
+
+    grace_factor: float = Field(1.5, ge=1)
+    """A board that is silent for this many heartbeats counts as not connected."""
+    pending_grace_s: float = Field(1.0, ge=0)
+    """An edit that a board confirms within this many seconds costs one status write instead of two."""
+    mint_burst: int = Field(20, ge=1)
+    """Edits of one board that are passed on without delay: each is one write to the board's flash."""
+    mint_interval_s: float = Field(5.0, gt=0)
+    """After the burst, one edit of a board in this many seconds; the last one always arrives."""
+
+    http_host: str = "127.0.0.1"
+    """Address on which /livez, /readyz and /metrics are served."""
+    http_port: int = Field(8080, ge=0, le=65535)
+    """Port for /livez, /readyz and /metrics; 0 for none."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important messages that are logged."""
+    log_format: Literal["console", "json"] = "json"
+    """How log lines look: for a person or for a collector."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = init_settings().get("config") or env_settings().get("config")
+        if path is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=Path(path))
+
+
+def load(argv: list[str]) -> Settings:
+    """The settings of this process; exits after --help and on unknown flags, raises SettingsInvalid."""
+    try:
+        return CliApp.run(Settings, cli_args=argv)
+    except ValidationError as error:
+        raise SettingsInvalid("\n".join(_said(problem) for problem in error.errors())) from error
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsInvalid(f"cannot read the settings: {error}") from error
+
+
+def _said(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"]) or "settings"
+    flag, variable = f"--{name.replace('_', '-')}", f"BOARDLET_{name.upper()}"
+    return f"{flag} (or {variable}): {problem['msg']}"

@@ -1,0 +1,210 @@
+"""Joins the layers: watch and broker feed the engine, the engine's effects leave through broker and status writer.
+
+Order of a start: list the objects, then connect to the broker, then ask the boards. A bridge that listened before it
+knew its objects would take every board for an unknown one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.state import Limits
+from boardlet_bridge.kube import connection
+from boardlet_bridge.kube.client import KubeClient
+from boardlet_bridge.kube.finalizer import Finalizers
+from boardlet_bridge.kube.handlers import Watch
+from boardlet_bridge.kube.resync import Resync
+from boardlet_bridge.kube.status_writer import Key, StatusWriter
+from boardlet_bridge.mqtt.session import MqttSession, MqttSettings
+from boardlet_bridge.runtime.engine import Engine
+from boardlet_bridge.runtime.health import Health
+from boardlet_bridge.runtime.metrics import Metrics
+from boardlet_bridge.runtime.settings import Settings
+
+DRAIN_S: Final = 5.0  # a stopping pod has 30 s in all
+ROOT_KEY_BYTES: Final = 32
+SALT_BYTES: Final = 16
+MAX_NAMED: Final = 1000  # ids of boards without an object come from outside: beyond these they are counted only
+
+log = structlog.get_logger("bridge")
+
+
+class ConfigurationError(Exception):
+    """The bridge cannot start as it is configured; the message says what to mend."""
+
+
+class WatchEnded(Exception):
+    """The watch of the cluster has ended for good; the process has to be started anew."""
+
+
+class Bridge:
+    """One bridge process; the engine's outlet."""
+
+    def __init__(self, settings: Settings) -> None:
+        ring = KeyRing(read_root_key(settings.root_key_file), secrets.token_bytes(SALT_BYTES))
+        self.settings = settings
+        self.metrics = Metrics()
+        self.engine = Engine(ring, _limits(settings), self)
+        self.session = MqttSession(_mqtt(settings), self.engine, self._strange)
+        self.waiting = "has not been asked yet"
+        self._named: set[str] = set()
+        self._writer: StatusWriter
+        self._finalizers: Finalizers
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`; raises ConfigurationError or WatchEnded."""
+        settings = self.settings
+        self._loop = asyncio.get_running_loop()
+        try:
+            described = connection.find(settings.kubeconfig, settings.context)
+        except connection.ConnectionInvalid as error:
+            raise ConfigurationError(str(error)) from error
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(KubeClient(described))
+            await self._serve_health(stack)
+            self._finalizers = Finalizers(client, lambda obj: self.engine.on_board("MODIFIED", obj))
+            stack.push_async_callback(self._finalizers.stop)
+            self._writer = StatusWriter(
+                client,
+                self.engine.snapshot,
+                self.engine.written,
+                interval_s=settings.status_interval_s,
+                writes_per_s=settings.status_writes_per_s,
+                burst=settings.status_burst,
+                observe=lambda outcome: self.metrics.writes.labels(outcome).inc(),
+            )
+            self.metrics.watch(lambda: len(self.engine.entries), lambda: self._writer.pending)
+            await self._serve(stack, client, described, stop)
+
+    async def _serve_health(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        if settings.http_port:
+            health = Health(settings.http_host, settings.http_port, self.metrics, self._parts)
+            try:
+                await health.start()
+            except OSError as error:
+                raise ConfigurationError(f"http_port {settings.http_port}: {error}") from error
+            stack.push_async_callback(health.stop)
+
+    async def _serve(
+        self, stack: AsyncExitStack, client: KubeClient, described: connection.Connection, stop: asyncio.Event
+    ) -> None:
+        engine, settings = self.engine, self.settings
+        resync = Resync(client, engine, settings.namespaces, lambda: engine.entries, lambda: engine.models.objects)
+        stopped = asyncio.create_task(stop.wait())
+        listing = asyncio.create_task(resync.first(self._wait_for))
+        await asyncio.wait({stopped, listing}, return_when=asyncio.FIRST_COMPLETED)
+        if not listing.done():
+            listing.cancel()
+            return
+        listing.result()
+        self.waiting = ""
+        engine.on_listed()
+        log.info("listed the objects", boards=len(engine.entries), models=len(engine.models.objects))
+        watch = Watch(described, settings.namespaces, engine)
+        watch.start()
+        stack.push_async_callback(watch.stop)
+        tasks = [
+            asyncio.create_task(work, name=name)
+            for name, work in {
+                "writer": self._writer.run(),
+                "resync": resync.run(settings.resync_s),
+                "mqtt": self.session.run(),
+            }.items()
+        ]
+        try:
+            ends: set[asyncio.Future[Any]] = {stopped, watch.failed, *tasks}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()  # none of them ends by itself: a bug of ours, to be seen
+            if watch.failed.done():
+                raise WatchEnded(watch.failed.result())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._writer.drain(DRAIN_S)
+
+    # The engine's outlet
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self.session.publish(topic, payload, retain=retain)
+
+    def mark(self, key: Key, urgent: bool) -> None:
+        self._writer.mark(key, urgent)
+
+    def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None:
+        self._finalizers.want(obj, present)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        self._loop.call_at(when, callback)
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def refused(self, cause: str) -> None:
+        self.metrics.refused.labels(cause).inc()
+
+    def unknown_board(self, board_id: str) -> None:
+        self.metrics.unknown.inc()
+        if board_id not in self._named and len(self._named) < MAX_NAMED:
+            self._named.add(board_id)
+            log.warning("a board without a Board object connects, and is left alone", board=board_id)
+
+    def warned(self, reason: str) -> None:
+        self.metrics.warnings.labels(reason).inc()
+
+    def _strange(self, topic: str) -> None:
+        self.refused("strange_topic")
+
+    def _wait_for(self, reason: str) -> None:
+        if reason != self.waiting:
+            log.warning("waiting for the cluster", why=reason)
+        self.waiting = reason
+
+    def _parts(self) -> dict[str, str]:
+        self.metrics.broker_up.set(self.session.up)
+        return {"cluster": self.waiting, "broker": "" if self.session.up else "not connected"}
+
+
+def read_root_key(path: Path) -> bytes:
+    """The site's root key from a file of 64 hex digits; raises ConfigurationError."""
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the root key: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"root key {path}: must be 64 hexadecimal digits") from error
+    if len(key) != ROOT_KEY_BYTES:
+        raise ConfigurationError(f"root key {path}: must be {2 * ROOT_KEY_BYTES} hex digits, has {2 * len(key)}")
+    return key
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        grace_factor=settings.grace_factor,
+        pending_grace_s=settings.pending_grace_s,
+        mint_burst=settings.mint_burst,
+        mint_interval_s=settings.mint_interval_s,
+    )
+
+
+def _mqtt(settings: Settings) -> MqttSettings:
+    return MqttSettings(
+        host=settings.broker_host,
+        port=settings.broker_port,
+        user=settings.broker_user,
+        password_file=settings.broker_password_file,
+        tls=settings.broker_tls,
+        ca_file=settings.broker_ca_file,
+        cert_file=settings.broker_cert_file,
+        key_file=settings.broker_key_file,
+    )
