@@ -134,6 +134,8 @@ def _property(raw: Mapping[str, Any]) -> Property:
         raise ModelError(f"property {prop.name!r}: unknown type or access, or an index not in 0..{MAX_INDEX}")
     if raw.get("default") is None:
         return prop
+    if not prop.writable:
+        raise ModelError(f"property {prop.name!r}: it is ReadOnly, so it must not have a default")
     try:
         default = prop.to_wire(raw["default"])
     except ValueRefused as error:
