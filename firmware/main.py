@@ -1,4 +1,4 @@
-# Counts the boot, leaves a moment for Ctrl-C, runs the agent. Almost never updated: what it starts may fail, it may not.
+# Counts the boot, leaves a moment for Ctrl-C, runs the agent. Almost never updated: it may not fail, others may.
 import json
 import time
 

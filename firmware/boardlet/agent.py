@@ -6,15 +6,16 @@ import sys
 import time
 
 import machine
+from boardlet_wire import cbor, seal
+from boardlet_wire.topic import topic
+from micropython import const
+
 from boardlet import __version__, app, config
 from boardlet.health import SAFE_S
 from boardlet.link import DOWN, UP, Link
 from boardlet.net import Net
 from boardlet.ticks import add, diff
 from boardlet.twin import Twin
-from boardlet_wire import cbor, seal
-from boardlet_wire.topic import topic
-from micropython import const
 
 LIMIT = const(1024)  # the longest payload that is received
 _WATCHDOG_MS = const(8000)

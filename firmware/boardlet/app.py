@@ -1,5 +1,5 @@
-# What a user's own app.py uses (docs/apps.md): `from boardlet import app`. Handlers are called with desired values, timers
-# after their time; `set` gives a property's value to be reported. Whatever they raise is theirs, and stops nothing else.
+# What a user's own app.py uses (docs/apps.md): `from boardlet import app`. Handlers are called with desired values,
+# timers after their time; `set` gives a property's value. Whatever they raise is theirs, and stops nothing else.
 import sys
 from hashlib import sha256
 from io import StringIO

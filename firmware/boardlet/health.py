@@ -4,9 +4,10 @@ import sys
 from io import StringIO
 
 import machine
-from boardlet.store import Store
 from boardlet_wire import cbor
 from micropython import const
+
+from boardlet.store import Store
 
 _FAILED_BOOTS = const(4)
 SAFE_S = const(600)

@@ -6,9 +6,10 @@
 import select
 import socket
 
-from boardlet.ticks import add, diff
 from micropython import const
 from umqtt.simple import MQTTClient
+
+from boardlet.ticks import add, diff
 
 _CONNECT_S = const(5)  # below the watchdog's 8 s: connecting is the one call that blocks
 _ANSWER_MS = const(20000)  # CONNACK, SUBACK and PUBACK come in this time, or the connection is dead

@@ -1,6 +1,7 @@
 # The radio: joins the configured network and joins it again, without ever blocking. Boards without one are always up.
-from boardlet.ticks import add, diff
 from micropython import const
+
+from boardlet.ticks import add, diff
 
 _JOIN_MS = const(20000)
 _RADIO_MS = const(900000)

@@ -1,13 +1,14 @@
 # Desired and reported (PROTOCOL.md sections 5 to 10): decides, and touches neither socket nor clock.
 #
-# In: messages whose seal is right, the time, and what the drivers read. Out: at most one message at a time, composed when
-# the link can take it, so that nothing queues while it cannot: what changed meanwhile falls together, and after a new
+# In: messages whose seal is right, the time, and what the drivers read. Out: one message at a time, composed when the
+# link can take it, so that nothing queues while it cannot: what changed meanwhile falls together, and after a new
 # connection the full report says it all. What has to survive a power cut goes through the store, one write an edit.
-from boardlet.model import DRIVER_FAILED, HANDLER_FAILED, NO_HANDLER, NOT_RUNNING, READ_ONLY, UNKNOWN, load
-from boardlet.ticks import add, diff
 from boardlet_wire import cbor
 from boardlet_wire.seal import digest
 from micropython import const
+
+from boardlet.model import DRIVER_FAILED, HANDLER_FAILED, NO_HANDLER, NOT_RUNNING, READ_ONLY, UNKNOWN, load
+from boardlet.ticks import add, diff
 
 _CONFLICT = const(1)
 _TOO_LARGE = const(2)
@@ -374,7 +375,7 @@ class Twin:
     def _full(self, now, uptime_s):
         body = {-4: uptime_s, -5: self.nonce, -8: self.health}
         body[-2] = self.applied or 0
-        body[-7] = {i: n for i, n in enumerate(self.counters)}
+        body[-7] = dict(enumerate(self.counters))
         if self.refused:
             body[-6] = self.refused
         for p in self.props.values():

@@ -1,1 +1,1 @@
-# The protocol's bytes: what board and bridge must agree on, pure, for MicroPython and CPython alike. PROTOCOL.md is normative.
+# The protocol's bytes, pure, for MicroPython and CPython alike: what board and bridge must agree on (PROTOCOL.md).

@@ -1,5 +1,4 @@
 from collections.abc import Mapping, Sequence
-
 from typing import TypeAlias
 
 Item: TypeAlias = "bool | int | float | str | bytes | None | Sequence[Item] | Mapping[int, Item]"
