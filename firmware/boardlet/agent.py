@@ -159,8 +159,9 @@ class Agent:
         link = self.link
         if self.birth_due and link.state == UP:
             self.birth_due = False
-            link.send(now, "s", self.seal("s", self.session(1), b""), True)
+            # In this order: the bridge answers a birth with a question, which must find the subscription there.
             link.listen(now, "dcf")
+            link.send(now, "s", self.seal("s", self.session(1), b""), True)
         while link.free:
             said = self.twin.message(now, self.uptime)
             if not said:

@@ -1,0 +1,93 @@
+"""A site on this machine: broker, bridge and virtual boards beside a cluster; all its state in one folder."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from boardlet_wire import seal
+from broker import Broker, Programs
+from broker.access import BRIDGE, replace
+from virtualboard import VirtualBoard
+
+from boardlet_cli.bridge import BridgeProcess
+from boardlet_cli.cluster import Cluster
+
+KEY_NUMBER: Final = 1
+
+
+class Site:
+    """Broker, bridge and boards of one root key; nothing runs before `start`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        cluster: Cluster,
+        broker: Programs | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.root = secrets.token_bytes(32)
+        self.boards: dict[str, VirtualBoard] = {}
+        password = secrets.token_hex(16)
+        folder.mkdir(parents=True, exist_ok=True)
+        replace(folder / "root.key", self.root.hex())
+        replace(folder / "bridge.password", password)
+        self.broker = Broker(folder / "broker", broker)
+        self.broker.add_user(BRIDGE, password)
+        self.settings: dict[str, object] = {
+            "broker_port": self.broker.port,
+            "broker_password_file": folder / "bridge.password",
+            "root_key_file": folder / "root.key",
+            "kubeconfig": folder / "bridge.kubeconfig",
+            **(settings or {}),
+        }
+        self.bridge = BridgeProcess(folder, self.settings)
+
+    def start(self) -> None:
+        """Start broker and bridge; returns when both are ready."""
+        self.broker.start()
+        if not Path(str(self.settings["kubeconfig"])).exists():
+            self.cluster.bridge_kubeconfig(Path(str(self.settings["kubeconfig"])))
+        self.bridge.start()
+
+    def add_board(
+        self, board_id: str, *, config: Mapping[str, object] | None = None, pin_udp: int | None = None
+    ) -> VirtualBoard:
+        """A board with this id, known to the broker, not powered yet."""
+        key = seal.board_key(self.root, board_id, KEY_NUMBER)
+        self.broker.add_user(board_id, seal.half_key(key, seal.PASSWORD).hex()[:32])
+        full = {
+            "id": board_id,
+            "key": key.hex(),
+            "key_number": KEY_NUMBER,
+            "host": "127.0.0.1",
+            "port": self.broker.port,
+            **(config or {}),
+        }
+        board = self.boards[board_id] = VirtualBoard(self.folder / board_id, full, pin_udp=pin_udp)
+        return board
+
+    def stop(self) -> None:
+        """Stop everything that runs."""
+        for board in self.boards.values():
+            board.kill()
+        self.bridge.stop()
+        self.broker.stop()
+
+    def __enter__(self) -> Site:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,97 @@
+"""`boardlet up`: a site on this machine, and its story; everything is removed in the end, also after a failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import broker as brokers
+import controlplane
+from boardimage import simple
+from provision.progress import Progress, for_stream
+from rich.console import Console
+
+from boardlet_cli.cluster import CRDS, RBAC, Cluster, of_context
+from boardlet_cli.site import Site
+from boardlet_cli.story import StepFailed, Story
+
+__all__ = ["StepFailed", "up"]
+
+BOARDS: Final = {"greenhouse-1": "k7m2q9xa", "greenhouse-2": "p4w8z1vc", "greenhouse-3": "t9r3n6jb"}
+
+
+def up(context: str | None, namespace: str, stay: bool | None) -> None:
+    """Tell the story, then stay up until Ctrl-C if asked; raises StepFailed, Missing and what kubectl said."""
+    # A terminated demo must clean up as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminal = sys.stdout.isatty() and os.environ.get("CI") != "true"
+    console = Console(highlight=False, soft_wrap=True)
+    progress = for_stream()
+    began = time.monotonic()
+    with ExitStack() as stack:
+        broker = brokers.find(progress)
+        simple(progress)
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="boardlet-")))
+        cluster = stack.enter_context(_cluster(folder, context, namespace, progress, console))
+        console.print(f"broker: {broker.name} from {broker.origin}")
+        site = stack.enter_context(Site(folder / "site", cluster, broker))
+        took = time.monotonic() - began
+        console.print(f"bridge: up as the service account boardlet-bridge, {took:.1f} s after the start")
+        for board_id in BOARDS.values():
+            board = site.add_board(board_id)
+            board.set_adc(34, 840)
+            board.start()
+        try:
+            Story(console, site, BOARDS).tell()
+            if terminal if stay is None else stay:
+                _stay(console, cluster, folder)
+        except KeyboardInterrupt:
+            console.print("\nending; everything that was started is stopped and removed")
+
+
+@contextmanager
+def _cluster(
+    folder: Path, context: str | None, namespace: str, progress: Progress, console: Console
+) -> Iterator[Cluster]:
+    if context is None:
+        programs = controlplane.find(progress)
+        with controlplane.ControlPlane(folder / "controlplane", programs) as plane:
+            console.print(f"control plane: kube-apiserver and etcd from {programs.origin}, at {plane.url}")
+            cluster = Cluster(programs.kubectl, plane.kubectl_env())
+            cluster.install()
+            yield cluster
+        return
+    cluster = of_context(context, namespace)
+    had_kinds = cluster.run("get", "crd", "boards.boardlet.dev", check=False).returncode == 0
+    cluster.install()
+    cluster.run("create", "namespace", namespace)
+    console.print(f"cluster: context {context}, namespace {namespace}")
+    try:
+        yield cluster
+    finally:
+        # The bridge that would take the finalizers off is gone by now.
+        for name in BOARDS:
+            patch = '{"metadata":{"finalizers":null}}'
+            cluster.run("patch", "board", name, "--type=merge", "-p", patch, check=False)
+        cluster.run("delete", "namespace", namespace, "--wait=false", check=False)
+        if not had_kinds:
+            for path in (RBAC, *CRDS):
+                cluster.run("delete", "-f", str(Path(__file__).parents[2] / path), "--wait=false", check=False)
+
+
+def _stay(console: Console, cluster: Cluster, folder: Path) -> None:
+    console.print("\nEverything stays up until Ctrl-C. In another terminal:")
+    if cluster.context:
+        console.print(f"  kubectl --context {cluster.context} -n {cluster.namespace} get boards -w")
+    else:
+        console.print(f"  export KUBECONFIG={cluster.env['KUBECONFIG']}\n  alias kubectl={cluster.kubectl}")
+        console.print("  kubectl get boards -w\n  kubectl edit board greenhouse-1")
+    console.print(f"  the boards' pins are files: {folder}/site/*/pins/")
+    signal.pause()
