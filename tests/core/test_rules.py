@@ -280,6 +280,21 @@ class TestSession:
         world.wait(2)
         assert world.condition("Connected") == ("Unknown", "Asking")
 
+    def test_board_boots_while_it_is_being_asked(self) -> None:
+        """A board that boots just after a new bridge asked has missed the question; it is asked anew within seconds."""
+        world = ready()
+        world.send(world.side.gone())
+        world.start_bridge()
+        world.connect_broker()
+        asked = world.count("c")
+        world.side.epoch = b"newboot!"
+        world.side.sequence = 0
+        world.send(world.side.here())
+        world.wait(1.5)
+        assert world.count("c") == asked + 1
+        world.answer()
+        assert world.condition("Ready") == ("True", "Synced")
+
     def test_stale_will(self) -> None:
         """A will of an older connection that arrives late changes nothing."""
         world = ready()

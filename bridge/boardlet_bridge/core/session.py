@@ -35,6 +35,7 @@ from boardlet_bridge.core.state import Birth, Board, Identity, Link
 
 MAX_TEXT: Final = 64
 MAX_CRASH: Final = 1024
+REPORT_FOLLOWS_S: Final = 1.0  # the report follows such a birth at once; a busy board needs a moment
 INTRODUCTION_S: Final = 2.0  # a birth within this time of command 1 is taken as its answer
 CAUSES: Final = {
     BootCause.UNKNOWN: "Unknown",
@@ -154,7 +155,11 @@ def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect
         return []  # a retained one: it is asked when all that is retained has been read
     effects = [*reconcile(board, now), *arm(board, now)]
     if board.nonce and board.introducing and now < board.asked_at + INTRODUCTION_S:
-        return effects  # this birth is the answer to our question, and the report follows it
+        # This birth is the answer to our question, and the report follows it; unless the board has just booted and the
+        # question was lost.
+        soon = now + REPORT_FOLLOWS_S
+        board.asked_at = soon - board.limits.ask_again_s
+        return [*effects, Wake(soon)]
     return effects + ask(board, now, Operation.REPORT)
 
 

@@ -1,0 +1,232 @@
+"""The main job with real parts: edit a Board with kubectl, and a MicroPython board follows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+from boardlet_cli.site import Site
+from controlplane import ControlPlane
+from greenhouse import DOOR, LED, LIGHT, Greenhouse, create, greenhouse
+
+
+def test_edit_reaches_the_pin_and_comes_back(one: Greenhouse) -> None:
+    """A patch switches the pin, and the status says so only once the board has said so."""
+    generation = one.edit(led=True)
+    status = one.synced(generation)["status"]
+    assert one.board.pin(LED) == 1
+    assert status["reported"]["led"] is True
+    assert status["observedGeneration"] == generation
+    one.edit(led=False)
+    one.synced()
+    assert one.board.pin(LED) == 0
+
+
+def test_sensors_arrive_by_themselves(one: Greenhouse) -> None:
+    """What changes at an input pin is reported without anybody asking."""
+    one.board.set_adc(LIGHT, 840)
+    one.board.set_pin(DOOR, 0)
+    one.reported(light=420, door=True)
+
+
+def test_edit_while_the_board_is_away(one: Greenhouse) -> None:
+    """A board without power is shown as gone, is edited all the same, and is right when it comes back."""
+    one.board.kill()
+    one.until("Connected", "False", "Gone")
+    one.edit(led=True)
+    one.until("Synced", "Unknown")
+    assert one.board.pin(LED) == 0
+    one.board.start()
+    one.synced()
+    assert one.board.pin(LED) == 1
+
+
+def test_edit_while_the_bridge_is_away(one: Greenhouse) -> None:
+    """An edit that no bridge saw reaches the board when a bridge starts; it kept nothing and needs nothing."""
+    one.site.bridge.kill()
+    generation = one.edit(led=True)
+    one.site.bridge.start()
+    one.synced(generation)
+    assert one.board.pin(LED) == 1
+
+
+def test_a_new_bridge_does_not_disturb(one: Greenhouse) -> None:
+    """A bridge that starts anew confirms a board that is right, and mints nothing."""
+    before = one.synced()["status"]["desired"]
+    one.site.bridge.kill()
+    one.site.bridge.start()
+    one.until("Connected", "True")
+    one.synced()
+    assert one.object["status"]["desired"] == before
+
+
+def test_broker_restart_keeping_its_store(one: Greenhouse) -> None:
+    """A broker that restarts is found again by board and bridge, and the next edit arrives."""
+    one.site.broker.restart()
+    one.edit(led=True)
+    one.synced()
+    assert one.board.pin(LED) == 1
+
+
+def test_broker_restart_losing_its_store(one: Greenhouse) -> None:
+    """A broker that forgot everything is filled again: a board that boots later still finds its mailbox."""
+    one.edit(led=True)
+    one.synced()
+    one.board.kill()
+    one.site.broker.restart(keep_retained=False)
+    one.site.bridge.wait_ready()
+    one.edit(led=False)
+    one.board.start()
+    one.synced()
+    assert one.board.pin(LED) == 0
+
+
+def test_broker_away_is_unknown(one: Greenhouse) -> None:
+    """While the broker is away nothing is claimed about boards; an edit made meanwhile is not lost."""
+    one.site.broker.stop()
+    one.until("Connected", "Unknown", "BrokerUnreachable")
+    one.edit(led=True)
+    one.site.broker.start()
+    one.synced(wait_s=90)
+    assert one.board.pin(LED) == 1
+
+
+def test_api_server_restart(one: Greenhouse, plane: ControlPlane) -> None:
+    """The bridge survives a restart of the API server: the next edit and the next value arrive."""
+    plane.restart_apiserver()
+    one.edit(led=True)
+    one.synced(wait_s=60)
+    assert one.board.pin(LED) == 1
+    one.board.set_adc(LIGHT, 900)
+    one.reported(light=450, wait_s=60)
+
+
+def test_values_of_the_time_without_an_api_server(one: Greenhouse, plane: ControlPlane) -> None:
+    """What a board reported while no API server was there is written once there is one."""
+    plane.stop_apiserver()
+    try:
+        one.board.set_adc(LIGHT, 1000)
+        one.board.kill()
+        one.board.start()
+    finally:
+        plane.start_apiserver()
+    one.reported(light=500, wait_s=60)
+    one.synced()
+
+
+def test_power_cycle_in_the_middle_of_everything(one: Greenhouse) -> None:
+    """Ten edits with a power cut after each, at whatever moment it hits: the last one is what the board runs."""
+    for n in range(10):
+        one.edit(led=n % 2 == 0)
+        one.board.kill()
+        one.board.start()
+    generation = one.edit(led=True)
+    status = one.synced(generation, wait_s=60)["status"]
+    assert one.board.pin(LED) == 1
+    assert status["reported"]["led"] is True
+
+
+def test_deleted_and_created_again(one: Greenhouse) -> None:
+    """A Board deleted and created under the same name is a new object: its own spec counts, nothing of the old one."""
+    one.edit(led=True)
+    one.synced()
+    one.cluster.run("delete", "board", one.name, "--timeout=30s")
+    create(one, properties={"led": False})
+    one.synced()
+    assert one.board.pin(LED) == 0
+
+
+def test_deletion_does_not_wait_for_the_board(one: Greenhouse) -> None:
+    """A Board whose board is gone for good can be deleted at once."""
+    one.board.kill()
+    one.until("Connected", "False")
+    one.cluster.run("delete", "board", one.name, "--timeout=30s")
+
+
+def test_a_stale_will(one: Greenhouse) -> None:
+    """A frozen chip's connection that the broker ends late does not make its successor look gone."""
+    flash = one.board.flash
+    one.board.pause()
+    config = json.loads((flash / "config.json").read_text())
+    # The same board, booted elsewhere from the same flash, as after a replaced supply: the broker throws the old
+    # connection out and publishes its will when the new one logs in with the same client id.
+    twin = one.site.add_board(one.board_id, config=config)
+    twin.start()
+    one.edit(led=True)
+    one.synced()
+    assert one.condition("Connected") == ("True", "Answered")
+    assert twin.pin(LED) == 1
+    one.board.kill()
+
+
+def test_two_edits_in_a_row(one: Greenhouse) -> None:
+    """Of edits that follow each other only the last one stays, and the board never goes back."""
+    for value in (True, False, True, False, True):
+        generation = one.edit(led=value)
+    one.synced(generation)
+    assert one.board.pin(LED) == 1
+    assert one.object["status"]["observedGeneration"] == generation
+
+
+def test_a_value_that_one_property_rejects(one: Greenhouse) -> None:
+    """One wrong value is told for its property, the others apply, and mending it mends the status."""
+    one.edit(led=True, light=3, nonsense="x")
+    status = one.until("Synced", "False", "PropertyErrors")["status"]
+    assert {(e["property"], e["reason"]) for e in status["errors"]} == {
+        ("light", "ReadOnly"),
+        ("nonsense", "UnknownProperty"),
+    }
+    one.reported(led=True)
+    assert one.board.pin(LED) == 1
+    one.cluster.run(
+        "patch", "board", one.name, "--type=merge", "-p", '{"spec":{"properties":{"light":null,"nonsense":null}}}'
+    )
+    assert "errors" not in one.synced()["status"]
+
+
+def test_a_board_without_an_object_is_left_alone(site: Site) -> None:
+    """A board that nobody registered is counted and sent nothing; an object makes it ours."""
+    board = site.add_board("zzzzzzzz")
+    board.start()
+    site.bridge.process.wait_until(lambda: site.bridge.metric("boardlet_unknown_boards_total") >= 1, 30)
+    assert board.pin(LED) is None
+    one = greenhouse(site)
+    one.synced()
+    created = Greenhouse(site, site.cluster, "late", board, "zzzzzzzz")
+    create(created)
+    created.synced()
+
+
+def test_a_model_that_does_not_exist(site: Site) -> None:
+    """A Board that names no existing model says so and what to do; creating the model mends it."""
+    board = site.add_board("k7m2q9xa")
+    one = Greenhouse(site, site.cluster, "g1", board, "k7m2q9xa")
+    create(one)
+    board.start()
+    one.until("Synced", "False", "ModelNotFound")
+    site.cluster.run("apply", "-f", "crds/samples/greenhouse.yaml")
+    one.synced()
+
+
+def test_a_frozen_board_is_found_by_its_deadline(site: Site) -> None:
+    """A board that keeps its connection and says nothing is Silent after 1.5 heartbeats."""
+    one = greenhouse(site)
+    one.synced()
+    one.cluster.run("patch", "board", one.name, "--type=merge", "-p", '{"spec":{"settings":{"heartbeatSeconds":2}}}')
+    one.synced()
+    one.board.pause()
+    one.until("Connected", "False", "Silent")
+    one.board.resume()
+    one.synced()
+
+
+def test_the_bridge_stops_in_order(one: Greenhouse) -> None:
+    """SIGTERM ends the bridge with exit code 0, its last values written."""
+    one.board.set_adc(LIGHT, 640)
+    one.reported(light=320)
+    process = one.site.bridge.process
+    assert process.pid
+    os.kill(process.pid, signal.SIGTERM)
+    process.stop()
+    assert process.returncode == 0
