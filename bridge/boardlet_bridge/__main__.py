@@ -1,4 +1,4 @@
-"""The bridge's process: `boardlet-bridge --help`. Exit codes: 0 stopped, 1 failed while running, 2 wrong settings."""
+"""The bridge's process: `boardlet-bridge --help`. Exit codes: 0 stopped, 1 a bug of ours, 2 wrong settings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import asyncio
 import signal
 import sys
 
-import structlog
-
 from boardlet_bridge.runtime import logs, settings
-from boardlet_bridge.runtime.wiring import Bridge, ConfigurationError, WatchEnded
+from boardlet_bridge.runtime.wiring import Bridge, ConfigurationError
 
 
 def main() -> int:
@@ -25,9 +23,6 @@ def main() -> int:
     except ConfigurationError as error:
         print(f"boardlet-bridge: {error}", file=sys.stderr)
         return 2
-    except WatchEnded as error:
-        structlog.get_logger("bridge").error("the watch of the cluster has ended", why=str(error))
-        return 1
     return 0
 
 

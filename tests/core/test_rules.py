@@ -333,6 +333,15 @@ class TestSession:
         world.answer()
         assert world.condition("Ready") == ("True", "Synced")
 
+    def test_half_dead_link_just_after_the_heartbeat_was_shortened(self) -> None:
+        """A board that confirms a shorter heartbeat and falls silent at once is found within 1.5 times that one."""
+        world = ready()
+        world.object["spec"]["settings"] = {"heartbeatSeconds": 2}
+        world.touch()
+        world.ack()
+        world.wait(3.1)
+        assert world.condition("Connected") == ("False", "Silent")
+
     def test_heartbeats_keep_it_alive(self) -> None:
         """A heartbeat a minute keeps the board Connected for an hour, without a status write."""
         world = ready()

@@ -82,7 +82,9 @@ def read_report(board: Board, payload: bytes, now: float) -> list[Effect]:
     if report.sequence > board.next_sequence or report.revision not in (None, said):
         return [Refused("gap", f"sequence {report.sequence}, {board.next_sequence} was due"), *ask_once(board, now)]
     _take(board, report)
-    return reconcile(board, now)
+    # Anew, because a confirmed heartbeat counts from this report on.
+    board.deadline = now + board.patience_s
+    return [*reconcile(board, now), *arm(board, now)]
 
 
 def _answered(board: Board, report: Report, now: float) -> list[Effect]:

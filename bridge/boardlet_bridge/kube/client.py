@@ -48,11 +48,11 @@ class Throttled(ApiError):
 
 
 class Rejected(ApiError):
-    """The API server will not take this request as it is (400, 403, 422)."""
+    """The API server will not take this request as it is (400, 422)."""
 
 
 class Unavailable(ApiError):
-    """The API server cannot be reached, or is not well (5xx)."""
+    """The API server cannot be reached, is not well (5xx), or does not know our rights (401, 403)."""
 
 
 ERRORS: Final[dict[int, type[ApiError]]] = {404: NotFound, 409: Conflict, 410: Gone}
@@ -135,6 +135,7 @@ def _error(status: int, text: str, retry_after: str | None) -> ApiError:
     message = f"{status}: {message}"[:MAX_MESSAGE]
     if status == 429 or (retry_after and status >= 500):
         return Throttled(message, float(retry_after) if retry_after and retry_after.isdigit() else 1.0)
-    if status >= 500 or status == 401:  # a token that is being rotated is a matter of time
+    # A token that is being rotated, and roles that a starting API server has not read yet, are a matter of time.
+    if status >= 500 or status in (401, 403):
         return Unavailable(message)
     return ERRORS.get(status, Rejected)(message)

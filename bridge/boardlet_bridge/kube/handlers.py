@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,9 @@ CONNECT_S: Final = 10.0
 REQUEST_S: Final = 60.0
 TOKEN_S: Final = 600  # a token from a file is read again after this time; the kubelet rotates it before it expires
 STOP_S: Final = 10.0
+AGAIN_S: Final = 2.0
+# kopf waits so long between two tries; a new watch begins after the last one. Short, as edits wait for it.
+BACK_OFF_S: Final = (0.1, 0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5)
 
 log = structlog.get_logger("watch")
 
@@ -50,12 +54,11 @@ class Watch:
         self._stop = threading.Event()
         self._events: deque[tuple[str, Change, dict[str, Any]]] = deque()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
-        self.failed: asyncio.Future[str] = self._loop.create_future()
-        """Done, with the reason, when the watch has ended although nobody stopped it."""
 
     def start(self) -> None:
         """Begin to watch; the objects that are there are told as added."""
         logging.getLogger("kopf").setLevel(logging.WARNING)
+        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # warns of being in a thread
         self._thread.start()
 
     async def stop(self) -> None:
@@ -64,26 +67,22 @@ class Watch:
         await self._loop.run_in_executor(None, self._thread.join, STOP_S)
 
     def _run(self) -> None:
-        reason = "kopf ended"
-        try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self._registry(),
-                    settings=_settings(),
-                    standalone=True,
-                    clusterwide=not self._namespaces,
-                    namespaces=list(self._namespaces),
-                    stop_flag=self._stop,
+        # kopf gives up after a number of failures in a row; an API server may be away for a month.
+        while not self._stop.is_set():
+            try:
+                asyncio.run(
+                    kopf.operator(
+                        registry=self._registry(),
+                        settings=_settings(),
+                        standalone=True,
+                        clusterwide=not self._namespaces,
+                        namespaces=list(self._namespaces),
+                        stop_flag=self._stop,
+                    )
                 )
-            )
-        except Exception as error:
-            reason = f"kopf ended: {error!r}"
-        if not self._stop.is_set():
-            self._loop.call_soon_threadsafe(self._fail, reason)
-
-    def _fail(self, reason: str) -> None:
-        if not self.failed.done():
-            self.failed.set_result(reason)
+            except Exception as error:  # whatever ended it: the objects are listed anew by the next one
+                log.warning("the watch ended and begins anew", why=repr(error))
+            self._stop.wait(random.uniform(AGAIN_S / 2, AGAIN_S))
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -148,4 +147,5 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = PAGE
     settings.networking.request_timeout = REQUEST_S
     settings.networking.connect_timeout = CONNECT_S
+    settings.networking.error_backoffs = BACK_OFF_S
     return settings

@@ -41,10 +41,6 @@ class ConfigurationError(Exception):
     """The bridge cannot start as it is configured; the message says what to mend."""
 
 
-class WatchEnded(Exception):
-    """The watch of the cluster has ended for good; the process has to be started anew."""
-
-
 class Bridge:
     """One bridge process; the engine's outlet."""
 
@@ -60,7 +56,7 @@ class Bridge:
         self._finalizers: Finalizers
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop`; raises ConfigurationError or WatchEnded."""
+        """Serve until `stop`; raises ConfigurationError."""
         settings = self.settings
         self._loop = asyncio.get_running_loop()
         try:
@@ -121,13 +117,11 @@ class Bridge:
             }.items()
         ]
         try:
-            ends: set[asyncio.Future[Any]] = {stopped, watch.failed, *tasks}
+            ends: set[asyncio.Future[Any]] = {stopped, *tasks}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
                     task.result()  # none of them ends by itself: a bug of ours, to be seen
-            if watch.failed.done():
-                raise WatchEnded(watch.failed.result())
         finally:
             for task in tasks:
                 task.cancel()
