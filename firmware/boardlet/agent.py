@@ -40,12 +40,12 @@ class Agent:
     def __init__(self, cfg, boot):
         self.cfg = cfg
         self.boot = boot
-        self.link = Link(cfg, topic(cfg["id"], ""), LIMIT)
+        self.prefix = topic(cfg["id"], "")
+        self.link = Link(cfg, self.prefix, LIMIT)
         self.link.on_message = self.received
         self.net = Net(cfg)
         self.down = seal.half_key(cfg["key"], seal.DOWN)
         self.up = seal.half_key(cfg["key"], seal.UP)
-        self.prefix = topic(cfg["id"], "")
         self.twin = Twin(boot.store, LIMIT, driver, None if boot.safe else app, self.say)
         self.twin.proven_ms = int(cfg.get("proven_s", 30) * 1000)
         self.stable_s = cfg.get("stable_s", 30)
@@ -64,8 +64,7 @@ class Agent:
             print(text)
 
     def random(self, n):
-        r = os.urandom(4)
-        return ((r[0] << 16 | r[1] << 8 | r[2]) & _MASK) % n
+        return int.from_bytes(os.urandom(3), "big") % n
 
     def turn(self):
         # One turn of the loop; returns the milliseconds that it may wait.
@@ -94,7 +93,7 @@ class Agent:
             self.lost(now, e)
         if link.state == DOWN:
             ms = min(ms, max(0, diff(self.next_try, now)) if self.net.ready(now) else 250)
-        ms = min(ms, link.due(now), twin.due(now, link.free and not self.birth_due))
+        ms = min(ms, link.due(now), twin.due(now, link.free() and not self.birth_due))
         return ms
 
     def aged(self):
@@ -135,21 +134,25 @@ class Agent:
         body = {0: 1, 1: state, 2: self.epoch, 3: self.cfg.get("key_number", 1)}
         if state == 1:
             boot, twin, impl = self.boot, self.twin, sys.implementation
-            body.update({4: boot.count, 5: boot.cause, 6: __version__, 7: sys.platform, 11: LIMIT, 17: boot.safe})
-            body[8] = getattr(impl, "_machine", sys.platform)[:64]
-            body[9] = getattr(impl, "_mpy", 0)
-            body[10] = "%d.%d.%d" % tuple(impl.version[:3])
-            if twin.model:
-                body[12] = twin.model
-            if app.digest:
-                body[13] = app.digest
-            if twin.applied:
-                body[14] = twin.applied
-            if twin.refused:
-                body[15] = twin.refused
-            crash = boot.crash() or app.crash
-            if crash:
-                body[16] = crash
+            more = (
+                boot.rec[0],
+                boot.cause,
+                __version__,
+                sys.platform,
+                getattr(impl, "_machine", "")[:64],
+                getattr(impl, "_mpy", 0),
+                "%d.%d.%d" % tuple(impl.version[:3]),
+                LIMIT,
+                twin.model or None,
+                app.digest,
+                twin.applied,
+                twin.refused,
+                boot.crash() or app.crash,
+                boot.safe,
+            )
+            for i, v in enumerate(more):
+                if v is not None:
+                    body[4 + i] = v
         return cbor.dumps(body)
 
     def seal(self, letter, body, context):
@@ -162,7 +165,7 @@ class Agent:
             # In this order: the bridge answers a birth with a question, which must find the subscription there.
             link.listen(now, "dcf")
             link.send(now, "s", self.seal("s", self.session(1), b""), True)
-        while link.free:
+        while link.free():
             said = self.twin.message(now, self.uptime)
             if not said:
                 return

@@ -12,7 +12,6 @@ from boardlet.store import Store
 _FAILED_BOOTS = const(4)
 SAFE_S = const(600)
 _CRASH_MAX = const(512)
-_CAUSES = ("PWRON_RESET", "HARD_RESET", "WDT_RESET", "DEEPSLEEP_RESET", "SOFT_RESET")
 
 
 class Boot:
@@ -22,7 +21,9 @@ class Boot:
         # [boots, failed in a row, revision being tried, boots while trying it, boot of the last crash]
         self.rec = cbor.loads(raw) if raw else [0, 0, 0, 0, 0]
         rec = self.rec
-        self.cause = self._cause()
+        # MicroPython's numbers are the protocol's, but that STM32 has 0 for a soft reset.
+        cause = machine.reset_cause()
+        self.cause = cause if 0 <= cause <= 5 else 0
         if self.cause == 1:
             self.store.drop("crash")
         elif rec[4] and rec[4] == rec[0]:
@@ -37,22 +38,11 @@ class Boot:
         self.tries = rec[3]
         self._write()
 
-    def _cause(self):
-        c = machine.reset_cause()
-        for i, name in enumerate(_CAUSES):
-            if c == getattr(machine, name, -1):
-                return i + 1
-        return 0
-
     def _write(self):
         try:
             self.store.put("boot", cbor.dumps(self.rec))
         except OSError as e:
             print("boot is not counted: %r" % e)  # a worn flash must not keep the board from running
-
-    @property
-    def count(self):
-        return self.rec[0]
 
     def stable(self):
         # It has lasted: the next boots start from zero again.

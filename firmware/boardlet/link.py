@@ -114,24 +114,19 @@ class Link(MQTTClient):
     def quit(self, now):
         # A clean end: the broker discards the will.
         if self.net:
-            self.disconnect_packet()
+            self.tx.write(b"\xe0\0")
             try:
                 self.flush(now)
             except OSError:
                 pass  # then the broker sends the will, which says the same
         self.close()
 
-    def disconnect_packet(self):
-        self.tx.write(b"\xe0\0")
-
     def _id(self, now):
+        # None of the last four: an id that is 65,535 messages old is long acknowledged, or its deadline has passed.
         self.pid = self.pid % 65535 + 1
-        while self.pid in self.inflight:
-            self.pid = self.pid % 65535 + 1
         self.inflight[self.pid] = now
         return bytes((self.pid >> 8, self.pid & 255))
 
-    @property
     def free(self):
         return self.state == UP and len(self.inflight) < _IN_FLIGHT and len(self.tx.buf) < _TX_MAX
 
@@ -187,7 +182,7 @@ class Link(MQTTClient):
             raise OSError("no CONNACK")
         for at in self.inflight.values():
             if diff(now, at) >= _ANSWER_MS:
-                raise OSError("no acknowledgement")
+                raise OSError("no PUBACK")
         if diff(now, self.heard) >= self.keepalive * 1500:
             raise OSError("broker is silent")
         if diff(now, self.sent) >= self.keepalive * 333:
@@ -198,12 +193,10 @@ class Link(MQTTClient):
     def _read(self, n):
         # Up to n more bytes of the packet into rx; False when there are none now.
         n = self.net.readinto(self.view[self.got : self.got + n])
-        if n is None:
-            return False
         if n == 0:
             raise OSError("closed by the broker")
-        self.got += n
-        return True
+        self.got += n or 0
+        return n
 
     def _packet(self, now):
         # One step of the parser; True while there may be more to do. The buffer holds fixed header and packet.
@@ -246,7 +239,7 @@ class Link(MQTTClient):
         op = kind & 0xF0
         if op == 0x20:
             if size < 2 or rx[1]:
-                raise OSError("refused by the broker: %d" % rx[1])
+                raise OSError("CONNACK %d" % rx[1])
             self.state = UP
             self.failures = 0
         elif op == 0x30:
@@ -274,5 +267,4 @@ class Link(MQTTClient):
             self.on_message(letter, None)
         else:
             self.on_message(letter, self.view[n:size])
-        if self.tx.buf and self.net:
-            self.flush(now)
+        self.flush(now)

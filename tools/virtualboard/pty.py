@@ -75,7 +75,7 @@ class PtyBoard:
     def _boot(self, files: tuple[str, ...]) -> None:
         argv = [str(self._program), "-X", f"heapsize={self._heap}", "-i", "-c", _BOOT.format(files=files)]
         env = {"MICROPYPATH": f".:{FIRMWARE / 'boards/unix'}:.frozen", "BOARDLET_PINS": str(self._pins)}
-        env |= {"PATH": os.environ.get("PATH", ""), "HOME": str(self.flash)}
+        env |= {"PATH": os.environ.get("PATH", ""), "HOME": str(self._pins.parent)}
         pid, board = pty.fork()
         if pid == 0:
             try:

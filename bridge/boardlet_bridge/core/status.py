@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from boardlet_bridge.core.condition import Condition
 from boardlet_bridge.core.model import shown
 from boardlet_bridge.core.state import Board
 from boardlet_bridge.core.verdict import conditions, property_errors
+
+# What crds/boards.yaml allows: a status that is refused for one long word would leave the old one standing.
+MAX_MESSAGE: Final = 1024
+MAX_NAME: Final = 64
+MAX_ERRORS: Final = 128
+
+
+def cut(message: str) -> str:
+    """The message, shortened to what the kind allows."""
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
 def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, Any]:
@@ -26,10 +36,12 @@ def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, 
             "generation": identity.generation,
         }
     status["reported"] = {name: shown(value) for name, value in sorted(board.reported.items())}
-    errors = property_errors(board)
+    # A spec may name properties with words of any length; cut ones must stay different, or the write is refused.
+    errors = {error.property[:MAX_NAME]: error for error in property_errors(board)}
     if errors:
         status["errors"] = [
-            {"property": e.property, "source": e.source, "reason": e.reason, "message": e.message} for e in errors
+            {"property": name, "source": e.source, "reason": e.reason, "message": cut(e.message)}
+            for name, e in list(errors.items())[:MAX_ERRORS]
         ]
     status.update(_birth(board, previous))
     return status
@@ -59,7 +71,7 @@ def _conditions(decided: tuple[Condition, ...], previous: Mapping[str, Any], wal
                 "type": condition.type,
                 "status": condition.status,
                 "reason": condition.reason,
-                "message": condition.message,
+                "message": cut(condition.message),
                 "observedGeneration": condition.generation,
                 "lastTransitionTime": kept or wall,
             }

@@ -1,0 +1,117 @@
+"""`boardlet flash` against a real MicroPython behind a serial port: what it writes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from boardimage import image
+from boardlet_cli.cluster import Cluster
+from boardlet_cli.device import Device, DeviceError
+from boardlet_cli.site import Site
+from provision.process import free_port
+from virtualboard.pty import PtyBoard
+
+SAMPLES = Path(__file__).parents[2] / "crds/samples"
+BOARD_ID = "k7m2q9xa"
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[PtyBoard]:
+    with PtyBoard(tmp_path / "board") as made:
+        yield made
+
+
+def flash(site: Site, cluster: Cluster, port: str, *more: str, key: Path | None = None, broker: int | None = None):
+    """Run the command as a user does."""
+    command = [sys.executable, "-m", "boardlet_cli.main", "flash", port, "--name", "g1", "--model", "greenhouse"]
+    command += [
+        "--broker",
+        f"127.0.0.1:{broker or site.broker.port}",
+        "--root-key",
+        str(key or site.folder / "root.key"),
+    ]
+    command += ["--namespace", str(cluster.namespace), *more]
+    env = {**cluster.env, "PATH": f"{cluster.kubectl.parent}:{os.environ['PATH']}"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_blank_board_becomes_ready(site: Site, cluster: Cluster, board: PtyBoard) -> None:
+    """One command makes a greenhouse board of a blank MicroPython: agent, identity, object, reset, Ready."""
+    cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
+    site.add_board(BOARD_ID)  # the broker's credential; the virtual board itself stays off
+    done = flash(site, cluster, board.port, "--board-id", BOARD_ID)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "edit board g1" in done.stdout
+    assert cluster.get("board", "g1")["spec"]["boardID"] == BOARD_ID
+    again = flash(site, cluster, board.port)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "0 files to write" in again.stdout
+    assert f"id {BOARD_ID}" in again.stdout, "a board that has an identity keeps it"
+
+
+def test_dry_run_changes_nothing(site: Site, cluster: Cluster, board: PtyBoard) -> None:
+    """--dry-run shows the plan, and leaves board and cluster as they were."""
+    done = flash(site, cluster, board.port, "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(image())} files to write" in done.stdout
+    assert list(board.flash.iterdir()) == []
+    assert cluster.run("get", "boards", "-o", "name").stdout == ""
+
+
+def test_errors_say_the_cause_and_the_next_step(site: Site, cluster: Cluster, board: PtyBoard, tmp_path: Path) -> None:
+    """No port, no broker, a wrong key, no cluster: each is one line with what to do, and exit code 1."""
+    no_port = flash(site, cluster, "/dev/ttyNone")
+    no_broker = flash(site, cluster, board.port, broker=free_port())
+    (tmp_path / "short.key").write_text("abcd")
+    wrong_key = flash(site, cluster, board.port, key=tmp_path / "short.key")
+    nowhere = Cluster(cluster.kubectl, {**cluster.env, "KUBECONFIG": "/dev/null"}, namespace=cluster.namespace)
+    no_cluster = flash(site, nowhere, board.port)
+    for done, words in (
+        (no_port, "there is no port /dev/ttyNone"),
+        (no_broker, "start it, or mend --broker"),
+        (wrong_key, "must be 64 hex digits"),
+        (no_cluster, "is KUBECONFIG right"),
+    ):
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_port_without_micropython(site: Site, cluster: Cluster) -> None:
+    """A port where nothing answers like MicroPython is named as such, in bounded time."""
+    host, slave = pty.openpty()
+    try:
+        done = flash(site, cluster, os.ttyname(slave))
+    finally:
+        os.close(host)
+        os.close(slave)
+    assert done.returncode == 1
+    assert "is no MicroPython prompt" in done.stderr
+
+
+def test_ids_that_differ_are_refused(site: Site, cluster: Cluster, board: PtyBoard) -> None:
+    """A board that belongs to another object is not taken over by mistake."""
+    (board.flash / "config.json").write_text('{"id": "aaaaaaaa"}')
+    done = flash(site, cluster, board.port, "--board-id", BOARD_ID)
+    assert done.returncode == 1
+    assert "the ids differ" in done.stderr
+
+
+def test_a_file_is_written_whole_or_not_at_all(board: PtyBoard) -> None:
+    """A write goes to a temporary name, and replaces the old file only when the board's own hash is right."""
+    with Device(board.port) as device:
+        device.put("deep/er/x.txt", b"one")
+        assert (board.flash / "deep/er/x.txt").read_bytes() == b"one"
+        device.put("deep/er/x.txt", b"two" * 1000)
+        assert device.read("deep/er/x.txt") == b"two" * 1000
+        assert [p.name for p in (board.flash / "deep/er").iterdir()] == ["x.txt"]
+        (board.flash / "full").mkdir()
+        with pytest.raises(DeviceError, match="the board says"):
+            device.put("full", b"a folder is in the way")
+        assert device.info().version >= (1, 25)

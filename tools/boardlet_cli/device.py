@@ -1,0 +1,181 @@
+"""A board at a serial port, through mpremote's library: the only module that imports it.
+
+mpremote's signatures held from 1.26 to 1.29, but they are no promise; whatever changes is mended here. USB copies can
+corrupt silently, so a file is written under a temporary name, hashed by the board, and renamed only if it is right.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mpremote.transport import TransportError, TransportExecError
+from mpremote.transport_serial import SerialTransport
+from serial import SerialException
+
+BAUD: Final = 115200
+CONNECT_S: Final = 10
+CHUNK_BYTES: Final = 1024
+MPY_VERSION: Final = 6  # of the .mpy files that mpy-cross 1.29 makes; MicroPython 1.19 and newer load them
+OLDEST: Final = (1, 25)
+
+_INFO: Final = """
+import sys, os
+v = os.statvfs('.')
+i = sys.implementation
+print((i.name, tuple(i.version[:3]), sys.platform, getattr(i, '_machine', ''), getattr(i, '_mpy', 0), v[0] * v[3]))
+"""
+_HASH: Final = """
+import hashlib, binascii
+try:
+    h = hashlib.sha256()
+    with open({path!r}, 'rb') as f:
+        while True:
+            b = f.read(512)
+            if not b:
+                break
+            h.update(b)
+    print(binascii.hexlify(h.digest()).decode())
+except OSError:
+    print('')
+"""
+_RENAME: Final = """
+import os
+try:
+    os.rename({new!r}, {path!r})
+except OSError:
+    os.remove({path!r})
+    os.rename({new!r}, {path!r})
+"""
+_MAKE: Final = """
+import os
+p = ''
+for part in {folder!r}.split('/'):
+    p += part
+    try:
+        os.mkdir(p)
+    except OSError:
+        pass
+    p += '/'
+"""
+_REMOVE: Final = """
+import os
+try:
+    os.remove({path!r})
+except OSError:
+    pass
+"""
+_LIST: Final = """
+import os
+try:
+    print(os.listdir({folder!r}))
+except OSError:
+    print([])
+"""
+
+
+class DeviceError(Exception):
+    """The board at the port does not do what is needed; the message says the cause and the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a board says of itself; `mpy` as sys.implementation._mpy has it."""
+
+    version: tuple[int, ...]
+    platform: str
+    machine: str
+    mpy: int
+    free_bytes: int
+
+
+class Device:
+    """A board in its raw REPL; a context manager. Whatever main.py it ran is interrupted."""
+
+    def __init__(self, port: str) -> None:
+        self.port = port
+        self._serial: SerialTransport
+
+    def __enter__(self) -> Device:
+        if not Path(self.port).exists():
+            raise DeviceError(
+                f"there is no port {self.port}: plug the board in, `ls /dev/ttyUSB* /dev/ttyACM*` finds it"
+            )
+        try:
+            self._serial = SerialTransport(self.port, BAUD, exclusive=True, timeout=CONNECT_S)
+            self._serial.enter_raw_repl(soft_reset=True, timeout_overall=CONNECT_S)
+        except (TransportError, SerialException, OSError) as error:
+            raise DeviceError(
+                f"{self.port} is no MicroPython prompt ({error}): is another program using the port, does the board "
+                "run MicroPython? (esptool and the board's page on micropython.org help)"
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._serial.close()
+
+    def info(self) -> Info:
+        """What it is; raises DeviceError for a MicroPython that is too old."""
+        name, version, platform, machine, mpy, free = ast.literal_eval(self._run(_INFO))
+        if name != "micropython" or tuple(version[:2]) < OLDEST:
+            have = f"{name} {'.'.join(map(str, version))}"
+            raise DeviceError(f"{self.port} runs {have}; flash MicroPython 1.25 or newer first")
+        if mpy & 0xFF != MPY_VERSION:
+            raise DeviceError(
+                f"{self.port} loads .mpy version {mpy & 0xFF}, not {MPY_VERSION}: flash a newer MicroPython"
+            )
+        return Info(tuple(version), platform, machine, mpy, free)
+
+    def sha256(self, path: str) -> str:
+        """Of a file on the board, "" where there is none."""
+        return self._run(_HASH.format(path=path)).strip()
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the board, None where there is none."""
+        if not self.sha256(path):
+            return None
+        return bytes(self._guard(lambda: self._serial.fs_readfile(path)))
+
+    def put(self, path: str, content: bytes, progress: Callable[[int], None] = lambda n: None) -> None:
+        """Write a file whole or not at all; raises DeviceError if what arrived is not what was sent."""
+        new = path + ".new"
+        if "/" in path:
+            self._run(_MAKE.format(folder=path.rsplit("/", 1)[0]))
+
+        def told(written: int, _total: int) -> None:
+            progress(written)
+
+        self._guard(lambda: self._serial.fs_writefile(new, content, chunk_size=CHUNK_BYTES, progress_callback=told))
+        if self.sha256(new) != hashlib.sha256(content).hexdigest():
+            self.remove(new)
+            raise DeviceError(f"{path} arrived damaged at {self.port}: try another cable or port")
+        self._run(_RENAME.format(new=new, path=path))
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+        self._run(_REMOVE.format(path=path))
+
+    def files(self, folder: str) -> list[str]:
+        """Names in a folder, none where there is no such folder."""
+        return list(ast.literal_eval(self._run(_LIST.format(folder=folder))))
+
+    def reset(self) -> None:
+        """Reset the board; it boots main.py. It has no prompt after that."""
+        self._guard(lambda: self._serial.exec_raw_no_follow("import time, machine; time.sleep_ms(50); machine.reset()"))
+
+    def _run(self, code: str) -> str:
+        return bytes(self._guard(lambda: self._serial.exec(code))).decode()
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except TransportExecError as error:
+            said = str(error.error_output).strip().splitlines()
+            last = said[-1] if said else str(error)
+            raise DeviceError(f"{self.port}: the board says {last}") from error
+        except (TransportError, SerialException, OSError) as error:
+            raise DeviceError(f"{self.port} does not answer any more ({error}): check cable and power") from error

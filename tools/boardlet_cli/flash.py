@@ -1,0 +1,177 @@
+"""`boardlet flash`: puts agent, identity and configuration on a board, makes its object, and waits until it is Ready.
+
+The order is such that a failure leaves something that works: files before configuration, the object before the reset.
+A board that has an identity keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import socket
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from boardimage import Image, image
+from boardlet_wire import seal
+
+from boardlet_cli.cluster import Cluster, KubectlFailed
+from boardlet_cli.device import Device, Info
+
+CONFIG: Final = "config.json"
+FOLDERS: Final = ("boardlet", "boardlet_wire", "drivers", "umqtt")
+SPARE_BYTES: Final = 16 * 1024  # for what the agent keeps: model, desired, crash, two copies each
+ID_LENGTH: Final = 8
+ID_LETTERS: Final = string.ascii_lowercase + string.digits
+BROKER_S: Final = 5.0
+
+
+class FlashFailed(Exception):
+    """The board could not be flashed; the message says the cause and the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a user asks for."""
+
+    port: str
+    name: str
+    model: str
+    broker_host: str
+    broker_port: int
+    root_key_file: Path
+    board_id: str | None = None
+    key_number: int = 1
+    wifi: tuple[str, str] | None = None
+    extra: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done to which board."""
+
+    info: Info
+    board_id: str
+    write: Image
+    kept: int
+    remove: tuple[str, ...]
+    config: bytes
+    config_changes: bool
+
+
+def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
+    """Look at everything and change nothing; raises FlashFailed or DeviceError."""
+    root = _root_key(order.root_key_file)
+    _broker_answers(order.broker_host, order.broker_port)
+    info = device.info()
+    existing = json.loads(device.read(CONFIG) or b"{}")
+    board_id = _identity(order, existing, cluster)
+    wanted = image()
+    write = {path: content for path, content in wanted.items() if device.sha256(path) != _sha256(content)}
+    stale = tuple(
+        f"{folder}/{name}"
+        for folder in FOLDERS
+        for name in device.files(folder)
+        if name.endswith((".py", ".mpy", ".new")) and f"{folder}/{name}" not in wanted
+    )
+    needed = sum(map(len, write.values())) + SPARE_BYTES
+    if needed > info.free_bytes:
+        free, need = info.free_bytes // 1024, needed // 1024
+        raise FlashFailed(f"{order.port} has {free} KiB free, {need} are needed: remove files from it with mpremote")
+    config = {
+        "id": board_id,
+        "key": seal.board_key(root, board_id, order.key_number).hex(),
+        "key_number": order.key_number,
+        "host": order.broker_host,
+        "port": order.broker_port,
+        **({"wifi": list(order.wifi)} if order.wifi else {}),
+        **(order.extra or {}),
+    }
+    text = json.dumps(config).encode()
+    return Plan(info, board_id, write, len(wanted) - len(write), stale, text, config != existing)
+
+
+def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> None:
+    """Carry out the plan's files; `progress` is told each file and how many of its bytes have gone."""
+    for path in what.remove:
+        device.remove(path)
+    for path, content in what.write.items():
+        device.put(path, content, lambda n, path=path: progress(path, n))  # type: ignore[misc]
+        progress(path, len(content))
+    if what.config_changes:
+        device.put(CONFIG, what.config)
+
+
+def register(order: Order, board_id: str, cluster: Cluster) -> bool:
+    """Create the Board object where there is none; whether it was created. Raises FlashFailed."""
+    found = cluster.run("get", "board", order.name, "-o", "json", check=False)
+    if found.returncode == 0:
+        return False
+    body = {
+        "apiVersion": "boardlet.dev/v1alpha1",
+        "kind": "Board",
+        "metadata": {"name": order.name},
+        "spec": {"boardID": board_id, "modelRef": {"name": order.model}},
+    }
+    try:
+        cluster.run("create", "-f", "-", stdin=json.dumps(body))
+    except KubectlFailed as error:
+        raise FlashFailed(f"cannot create Board {order.name}: {error}") from error
+    return True
+
+
+def broker_password(root_key_file: Path, board_id: str, key_number: int) -> str:
+    """What a board with this id shows the broker: 32 hex digits (PROTOCOL.md section 4). Raises FlashFailed."""
+    key = seal.board_key(_root_key(root_key_file), board_id, key_number)
+    return seal.half_key(key, seal.PASSWORD).hex()[:32]
+
+
+def _identity(order: Order, existing: Mapping[str, Any], cluster: Cluster | None) -> str:
+    # One id must come out: that of the object, the board, the user, or a new one, where those that there are agree.
+    claims = {"--board-id": order.board_id, f"the board at {order.port}": existing.get("id")}
+    if cluster is not None:
+        found = _reachable(cluster, order.name)
+        claims[f"Board {order.name}"] = found["spec"]["boardID"] if found else None
+    given = {who: board_id for who, board_id in claims.items() if board_id}
+    if len(set(given.values())) > 1:
+        said = ", ".join(f"{who} says {board_id}" for who, board_id in given.items())
+        raise FlashFailed(f"the ids differ: {said}. Name another Board, or remove {CONFIG} from the board")
+    for board_id in given.values():
+        return board_id
+    return "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
+
+
+def _reachable(cluster: Cluster, name: str) -> dict[str, Any] | None:
+    done = cluster.run("get", "board", name, "-o", "json", check=False)
+    if done.returncode == 0:
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+    if "NotFound" in done.stderr:
+        return None
+    hint = "is KUBECONFIG right, are the CRDs applied (kubectl apply -f crds/)?"
+    raise FlashFailed(f"no cluster to register the board in: {done.stderr.strip()}; {hint}")
+
+
+def _root_key(path: Path) -> bytes:
+    try:
+        root = bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError) as error:
+        raise FlashFailed(f"cannot read the site's root key: {error}") from error
+    if len(root) != 32:
+        raise FlashFailed(f"{path}: must be 64 hex digits; `openssl rand -hex 32` makes a new site's key")
+    return root
+
+
+def _broker_answers(host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), BROKER_S).close()
+    except OSError as error:
+        raise FlashFailed(f"no broker at {host}:{port} ({error}): start it, or mend --broker") from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
