@@ -33,7 +33,7 @@ class Boot:
         rec[1] = 0 if self.safe else rec[1] + 1
         raw = self.store.get("next")
         trying = cbor.loads(raw)[1] if raw else 0
-        rec[3] = rec[3] + 1 if trying == rec[2] else 0
+        rec[3] = rec[3] + 1 if trying == rec[2] else 1
         rec[2] = trying
         self.tries = rec[3]
         self._write()

@@ -24,7 +24,7 @@ _GIVE_UP_MS = const(30000)
 _MODEL_MAX = const(4096)
 _SEQ_MAX = const(0x3FFFFFFF)
 _CHUNK_ROOM = const(96)  # of a file message beside its bytes: keys, digest, tag
-_APPLIED_AT_BOOT = const(2)  # boots while trying before it is given up
+_TRIES = const(2)  # at the second boot while trying it is given up
 
 
 class Twin:
@@ -60,7 +60,7 @@ class Twin:
         self.refused and self._saw(self.refused[0])
         if trying and (not good or trying[1] != good[1]):
             self._saw(trying[1])
-            if tries < _APPLIED_AT_BOOT:
+            if tries < _TRIES:
                 self.trying_since = now
                 good = trying
             else:

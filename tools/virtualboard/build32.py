@@ -5,6 +5,7 @@ A 64-bit interpreter needs about twice the heap of a chip, so that only this one
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +13,8 @@ from shutil import which
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from boardimage import simple
+from boardimage.agent import FIRMWARE
 from provision import cache, debs
 from provision.missing import Missing
 from provision.progress import Progress
@@ -29,16 +32,37 @@ _OPTIONS: Final = (
     "MICROPY_PY_BTREE=0",
     "MICROPY_PY_BLUETOOTH=0",
     "MICROPY_PY_JNI=0",
-    "MICROPY_STANDALONE=0",
 )
 
 
-def interpreter32(progress: Progress | None = None) -> Path:
-    """The 32-bit interpreter out of the cache, built first if need be; raises `Missing`."""
+def interpreter32(progress: Progress | None = None, *, frozen: bool = False) -> Path:
+    """The 32-bit interpreter out of the cache, built first if need be, with the agent frozen in; raises `Missing`."""
     compiles()
-    what = f"building MicroPython {VERSION} for 32 bits"
-    folder = cache.artifact("micropython32", PACKAGE, _build, progress=progress, what=what, usual_s=_BUILD_S)
+    manifest = _manifest() if frozen else ""
+    what = f"building MicroPython {VERSION} for 32 bits{', with the agent frozen' if frozen else ''}"
+    version = f"{PACKAGE}-{_digest()}" if frozen else PACKAGE
+    folder = cache.artifact(
+        "micropython32",
+        version,
+        lambda into: _build(into, manifest),
+        progress=progress,
+        what=what,
+        usual_s=_BUILD_S,
+    )
     return folder / "micropython"
+
+
+def _manifest() -> str:
+    # What the port itself would freeze comes from repositories that the package does not have.
+    return f"include({str(FIRMWARE / 'manifest.py')!r}, umqtt={str(simple().parents[1])!r})\n"
+
+
+def _digest() -> str:
+    # A frozen interpreter is one of the agent as it is now.
+    seen = hashlib.sha256()
+    for path in sorted(FIRMWARE.rglob("*.py")):
+        seen.update(path.read_bytes())
+    return seen.hexdigest()[:12]
 
 
 def compiles() -> None:
@@ -54,12 +78,15 @@ def compiles() -> None:
         raise Missing("a compiler for 32-bit programs (gcc -m32)", "install the package gcc-multilib")
 
 
-def _build(into: Path) -> None:
+def _build(into: Path, manifest: str) -> None:
     source = debs.fetch_source("micropython", PACKAGE, SUITE)
     with TemporaryDirectory(prefix="boardlet-mpy32-") as folder:
         _make(source / "mpy-cross", Path(folder) / "cross", ())
         cross = Path(folder) / "cross/mpy-cross"
-        _make(source / "ports/unix", Path(folder) / "unix", (*_OPTIONS, f"MICROPY_MPYCROSS={cross}"))
+        frozen = Path(folder) / "manifest.py"
+        frozen.write_text(manifest)
+        options = (*_OPTIONS, f"MICROPY_MPYCROSS={cross}", f"FROZEN_MANIFEST={frozen if manifest else ''}")
+        _make(source / "ports/unix", Path(folder) / "unix", options)
         (into / "micropython").write_bytes((Path(folder) / "unix/micropython").read_bytes())
     (into / "micropython").chmod(0o755)
 
