@@ -49,8 +49,6 @@ class Store:
         with open(self._path(name, 1 - slot if old is not None else slot), "wb") as f:
             f.write(head)
             f.write(data)
-        if hasattr(os, "sync"):
-            os.sync()
 
     def drop(self, name):
         for slot in (0, 1):

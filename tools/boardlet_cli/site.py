@@ -56,7 +56,12 @@ class Site:
         self.bridge.start()
 
     def add_board(
-        self, board_id: str, *, config: Mapping[str, object] | None = None, pin_udp: int | None = None
+        self,
+        board_id: str,
+        *,
+        config: Mapping[str, object] | None = None,
+        pin_udp: int | None = None,
+        program: Path | None = None,
     ) -> VirtualBoard:
         """A board with this id, known to the broker, not powered yet."""
         key = seal.board_key(self.root, board_id, KEY_NUMBER)
@@ -69,7 +74,7 @@ class Site:
             "port": self.broker.port,
             **(config or {}),
         }
-        board = self.boards[board_id] = VirtualBoard(self.folder / board_id, full, pin_udp=pin_udp)
+        board = self.boards[board_id] = VirtualBoard(self.folder / board_id, full, pin_udp=pin_udp, program=program)
         return board
 
     def stop(self) -> None:
