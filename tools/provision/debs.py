@@ -82,7 +82,7 @@ def fetch_source(package: str, version: str, suite: str, progress: Progress | No
         for tool, owner in (("dpkg-source", "dpkg-dev"), ("patch", "patch")):
             if which(tool) is None:
                 raise Missing(tool, f"install the package {owner}")
-        source = Source(("deb-src",), (_debian_mirror(),), (suite,), ("main",), str(_debian_keys()))
+        source = Source(("deb-src",), (debian_mirror(),), (suite,), ("main",), str(_debian_keys()))
         with TemporaryDirectory(prefix="boardlet-apt-") as folder:
             apt = Apt(Path(folder), [source])
             apt.run("update")
@@ -123,7 +123,8 @@ def _lacking(program: Program) -> list[str]:
     return [line.split()[0] for line in done.stdout.splitlines() if "not found" in line]
 
 
-def _debian_mirror() -> str:
+def debian_mirror() -> str:
+    """A mirror of Debian: `$BOARDLET_DEBIAN_MIRROR`, else this machine's own if it is a Debian; raises `Missing`."""
     chosen = os.environ.get(MIRROR_VARIABLE)
     if chosen:
         return chosen
