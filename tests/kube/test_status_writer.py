@@ -1,0 +1,183 @@
+"""The status writer against a server that speaks conflicts, overload and outages: the last value always arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from boardlet_bridge.kube.client import Conflict, KubeClient, NotFound, Rejected, Throttled, Unavailable
+from boardlet_bridge.kube.connection import Connection
+from boardlet_bridge.kube.status_writer import Key, StatusWriter
+
+KEY: Key = ("boards", "default", "g1")
+
+
+class Server:
+    """What the writer talks to; answers as `answers` says, then well."""
+
+    def __init__(self, *answers: Exception) -> None:
+        self.answers = list(answers)
+        self.written: list[tuple[float, Any]] = []
+        self.gets = 0
+        self.flying = self.most = 0
+        self.slow = 0.0
+
+    async def apply_status(self, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        try:
+            await asyncio.sleep(self.slow)
+            if self.answers:
+                raise self.answers.pop(0)
+            self.written.append((asyncio.get_running_loop().time(), body["value"]))
+            return dict(body)
+        finally:
+            self.flying -= 1
+
+    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
+        self.gets += 1
+        return {"metadata": {"name": name}}
+
+
+class World:
+    """A writer, its server, and the value that is to be written per key."""
+
+    def __init__(self, server: Server, **limits: Any) -> None:
+        self.server = server
+        self.values: dict[Key, Any] = {}
+        chosen = {"interval_s": 0.2, "writes_per_s": 1000.0, "burst": 1000, **limits}
+        self.writer = StatusWriter(server, self.snapshot, lambda key, obj: None, **chosen)
+
+    def snapshot(self, key: Key) -> dict[str, Any] | None:
+        value = self.values.get(key)
+        return None if value is None else {"value": value}
+
+    def mark(self, value: Any, urgent: bool = False, key: Key = KEY) -> None:
+        self.values[key] = value
+        self.writer.mark(key, urgent)
+
+    async def __aenter__(self) -> World:
+        self.task = asyncio.create_task(self.writer.run())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def idle(self) -> None:
+        async with asyncio.timeout(20):
+            while self.writer.pending:
+                await asyncio.sleep(0.01)
+
+
+def test_urgent_at_once_values_after_their_interval() -> None:
+    """A condition is written at once; values that follow are coalesced into one write after the interval."""
+
+    async def run() -> None:
+        async with World(Server()) as world:
+            world.mark(1, urgent=True)
+            await asyncio.sleep(0.05)
+            for value in range(2, 50):
+                world.mark(value)
+            await world.idle()
+            (first, one), (second, last) = world.server.written
+            assert (one, last) == (1, 49)
+            assert second - first >= 0.19
+
+    asyncio.run(run())
+
+
+def test_the_value_of_the_moment_of_writing() -> None:
+    """What changes while a write waits or flies is what is written, or is written next; two of one key never fly."""
+
+    async def run() -> None:
+        server = Server()
+        server.slow = 0.05
+        async with World(server) as world:
+            for value in range(1, 20):
+                world.mark(value, urgent=True)
+                await asyncio.sleep(0.01)
+            await world.idle()
+            assert server.written[-1][1] == 19
+            assert server.most == 1
+
+    asyncio.run(run())
+
+
+def test_every_refusal_ends_in_the_last_value() -> None:
+    """Conflict, overload, outage and errors of the server delay a write and lose nothing."""
+
+    async def run() -> None:
+        server = Server(Conflict("x"), Throttled("x", 0.05), Unavailable("x"), Conflict("x"))
+        async with World(server) as world:
+            world.mark("last", urgent=True)
+            await world.idle()
+            assert server.written[-1][1] == "last"
+            assert server.gets == 2
+
+    asyncio.run(run())
+
+
+def test_an_object_that_is_gone_is_forgotten() -> None:
+    """A 404 ends it; a status that the server will not take is offered again later and disturbs nobody."""
+
+    async def run() -> None:
+        async with World(Server(NotFound("x"))) as world:
+            world.mark(1, urgent=True)
+            await world.idle()
+            assert world.server.written == []
+        async with World(Server(Rejected("x"))) as world:
+            world.mark(1, urgent=True)
+            world.mark(2, urgent=True, key=("boards", "default", "g2"))
+            async with asyncio.timeout(5):
+                while not world.server.written:
+                    await asyncio.sleep(0.01)
+            assert world.writer.pending == 1
+
+    asyncio.run(run())
+
+
+def test_the_budget_holds_and_urgent_goes_first() -> None:
+    """Beyond its burst the writer keeps to its rate, and conditions overtake values."""
+
+    async def run() -> None:
+        async with World(Server(), writes_per_s=50.0, burst=5) as world:
+            for n in range(20):
+                world.mark(n, key=("boards", "default", f"calm{n}"))
+            world.mark("urgent", urgent=True, key=("boards", "default", "u"))
+            await world.idle()
+            times = [at for at, _ in world.server.written]
+            assert times[-1] - times[0] >= (21 - 5 - 1) / 50
+            assert "urgent" in [value for _, value in world.server.written[:8]]
+
+    asyncio.run(run())
+
+
+def test_drain_writes_what_waits() -> None:
+    """A stopping bridge writes the values that were still waiting for their interval."""
+
+    async def run() -> None:
+        world = World(Server(), interval_s=60.0)
+        async with world:
+            world.mark(1, urgent=True)
+            await asyncio.sleep(0.05)
+            world.mark(2)
+        await world.writer.drain(2.0)
+        assert [value for _, value in world.server.written] == [1, 2]
+
+    asyncio.run(run())
+
+
+def test_no_api_server_is_unavailable() -> None:
+    """A connection that is refused is told as Unavailable, with the address."""
+
+    async def run() -> None:
+        async with KubeClient(Connection("https://127.0.0.1:1")) as client:
+            with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+                await client.get("boards", "default", "x")
+
+    asyncio.run(run())
