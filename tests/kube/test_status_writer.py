@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-
 from boardlet_bridge.kube.client import Conflict, KubeClient, NotFound, Rejected, Throttled, Unavailable
 from boardlet_bridge.kube.connection import Connection
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
