@@ -7,7 +7,8 @@ Unavailable), or tell an operator (Forbidden, Invalid).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -20,6 +21,7 @@ GROUP: Final = "boardlet.dev/v1alpha1"
 MANAGER: Final = "boardlet-bridge"
 FINALIZER: Final = "boardlet.dev/mailbox"
 TIMEOUT_S: Final = 15.0
+WATCH_IDLE_S: Final = 90.0  # the API server sends a bookmark every minute
 MAX_MESSAGE: Final = 500
 
 
@@ -92,6 +94,25 @@ class KubeClient:
         query = f"?limit={limit}" + (f"&continue={token}" if token else "")
         return await self._request("GET", _path(plural, namespace) + query)
 
+    @asynccontextmanager
+    async def watch(self, plural: str, namespace: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a watch from now on, for as long as the API server keeps it; raises ApiError."""
+        assert self._session is not None, "the client is not open"
+        url = f"{self.connection.server}{_path(plural, namespace)}?watch=true&allowWatchBookmarks=true"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=WATCH_IDLE_S)
+        try:
+            async with self._session.get(url, headers=self._headers(), timeout=timeout) as answer:
+                if answer.status >= 300:
+                    raise _error(answer.status, await answer.text(), None)
+                yield aiter(answer.content)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
+
+    def _headers(self, content: str = "application/json") -> dict[str, str]:
+        token = self.connection.bearer()
+        headers = {"Accept": "application/json", "Content-Type": content}
+        return {**headers, "Authorization": f"Bearer {token}"} if token else headers
+
     async def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> dict[str, Any]:
         """Put the mailbox finalizer on a Board, or take it off; raises Conflict if the object has changed."""
         meta = obj["metadata"]
@@ -105,10 +126,7 @@ class KubeClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = "application/json"
     ) -> dict[str, Any]:
         assert self._session is not None, "the client is not open"
-        token = self.connection.bearer()
-        headers = {"Accept": "application/json", "Content-Type": content}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        headers = self._headers(content)
         data = None if body is None else json.dumps(body).encode()
         try:
             async with self._session.request(

@@ -41,6 +41,7 @@ class WatchSink(Protocol):
 
     def on_board(self, change: Change, obj: Mapping[str, Any]) -> None: ...
     def on_model(self, change: Change, obj: Mapping[str, Any]) -> None: ...
+    def on_rewound(self) -> None: ...
 
 
 class Watch:
@@ -52,6 +53,7 @@ class Watch:
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
+        self._again = threading.Event()
         self._events: deque[tuple[str, Change, dict[str, Any]]] = deque()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
@@ -61,14 +63,22 @@ class Watch:
         logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # warns of being in a thread
         self._thread.start()
 
+    def restart(self) -> None:
+        """Begin anew with a list, because what is being watched is not what there is."""
+        self._again.set()
+
     async def stop(self) -> None:
         """End the watch; nothing is told any more."""
         self._stop.set()
+        self._again.set()
         await self._loop.run_in_executor(None, self._thread.join, STOP_S)
 
     def _run(self) -> None:
         # kopf gives up after a number of failures in a row; an API server may be away for a month.
         while not self._stop.is_set():
+            self._again.clear()
+            if self._stop.is_set():
+                return  # it was set between the two lines above
             try:
                 asyncio.run(
                     kopf.operator(
@@ -77,7 +87,7 @@ class Watch:
                         standalone=True,
                         clusterwide=not self._namespaces,
                         namespaces=list(self._namespaces),
-                        stop_flag=self._stop,
+                        stop_flag=self._again,
                     )
                 )
             except Exception as error:  # whatever ended it: the objects are listed anew by the next one

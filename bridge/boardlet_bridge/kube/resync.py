@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -25,11 +25,11 @@ SOON_S: Final = 10.0  # what was deleted between the first listing and the begin
 
 log = structlog.get_logger("resync")
 
-Names = Callable[[], Iterable[tuple[str, str]]]
+Names = Callable[[], Mapping[tuple[str, str], str]]  # name → resourceVersion as known
 
 
 class Resync:
-    """Lists through `client` and tells `sink`; `boards` and `models` name the objects that are known now."""
+    """Lists through `client` and tells `sink`; `boards` and `models` tell the objects that are known now."""
 
     def __init__(
         self, client: KubeClient, sink: WatchSink, namespaces: Sequence[str], boards: Names, models: Names
@@ -77,7 +77,7 @@ class Resync:
         await self._list(BOARDS, self._sink.on_board)
 
     async def _list(self, plural: str, tell: Callable[[Change, Mapping[str, Any]], None]) -> None:
-        before = set(self._known[plural]())
+        before = known = dict(self._known[plural]())
         seen: set[tuple[str, str]] = set()
         for namespace in self._namespaces:
             token = ""
@@ -89,16 +89,41 @@ class Resync:
                     continue
                 for obj in page["items"]:
                     obj["metadata"].pop("managedFields", None)
-                    seen.add((obj["metadata"]["namespace"], obj["metadata"]["name"]))
+                    name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+                    seen.add(name)
+                    if _older(obj["metadata"]["resourceVersion"], before.get(name, "")):
+                        # A list shows everything that was there when it was asked for, unless the cluster was restored.
+                        self._sink.on_rewound()
+                        before = {}
                     tell("MODIFIED", obj)
                 token = page["metadata"].get("continue") or ""
                 if not token:
                     break
-        for name in before - seen:
+        for name in known.keys() - seen:
             await self._ask(plural, name, tell)
+
+    async def guard(self) -> None:
+        """Hold one idle watch, and list anew when it comes back after an outage: the cluster may be another then."""
+        pause, lost = FIRST_PAUSE_S, False
+        while True:
+            try:
+                async with self._client.watch(MODELS, self._namespaces[0]) as lines:
+                    if lost:
+                        self.soon()
+                    pause, lost = FIRST_PAUSE_S, False
+                    async for _ in lines:
+                        pass
+            except ApiError:
+                lost = True
+            await asyncio.sleep(random.uniform(pause / 2, pause))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def _ask(self, plural: str, name: tuple[str, str], tell: Callable[[Change, Mapping[str, Any]], None]) -> None:
         try:
             tell("MODIFIED", await self._client.get(plural, *name))
         except NotFound:
             tell("DELETED", {"metadata": {"namespace": name[0], "name": name[1]}})
+
+
+def _older(version: str, than: str) -> bool:
+    return version.isdigit() and than.isdigit() and int(version) < int(than)

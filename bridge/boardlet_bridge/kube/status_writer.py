@@ -24,6 +24,7 @@ Key = tuple[str, str, str]  # plural, namespace, name
 IN_FLIGHT: Final = 8
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
+DOUBT_S: Final = 1.0
 REJECTED_S: Final = 60.0  # a status that the API server will not take is offered again after this time
 
 log = structlog.get_logger("status")
@@ -49,8 +50,10 @@ class StatusWriter:
         writes_per_s: float,
         burst: int,
         observe: Callable[[str], None] = lambda outcome: None,
+        doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self._client, self._snapshot, self._written, self._observe = client, snapshot, written, observe
+        self._doubt = doubt
         self._interval_s, self._rate, self._burst = interval_s, writes_per_s, burst
         self._urgent: deque[Key] = deque()
         self._calm: deque[Key] = deque()
@@ -193,7 +196,18 @@ class StatusWriter:
             self._back_off(key, error)
             return
         self._written(key, obj)
-        self._queue(key, True)
+        if self._snapshot_is_older(key, obj):
+            # What is known is newer than what there is: the cluster went back. Whoever lists finds out.
+            self._doubt()
+            self._again_at(key, asyncio.get_running_loop().time() + DOUBT_S)
+        else:
+            self._queue(key, True)
+
+    def _snapshot_is_older(self, key: Key, obj: Mapping[str, Any]) -> bool:
+        body = self._snapshot(key) or {}
+        known = (body.get("metadata") or {}).get("resourceVersion") or ""
+        there = (obj.get("metadata") or {}).get("resourceVersion") or ""
+        return known.isdigit() and there.isdigit() and int(there) < int(known)
 
     def _back_off(self, key: Key, error: ApiError) -> None:
         self._observe("unavailable")

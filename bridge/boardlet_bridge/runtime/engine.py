@@ -44,6 +44,8 @@ MODELS: Final = "boardmodels"
 # about 100 bytes are 2 MB; beyond that the board's own word still prevents a step backwards.
 MAX_ORPHAN_MAILBOXES: Final = 20_000
 
+REWOUND: Final = "0"  # the resourceVersion of an object that has to be read anew; older than any other
+
 log = structlog.get_logger("engine")
 
 
@@ -58,6 +60,7 @@ class Outlet(Protocol):
     def refused(self, cause: str) -> None: ...
     def unknown_board(self, board_id: str) -> None: ...
     def warned(self, reason: str) -> None: ...
+    def doubt(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -136,6 +139,14 @@ class Engine:
             self._meet(name, obj)
         elif not older(obj, entry.object):
             self._update(entry, obj)
+        elif change == "ADDED":
+            self.outlet.doubt()  # a list that is older than what is known: late, or the cluster was restored
+
+    def on_rewound(self) -> None:
+        """The cluster went back to an older state: its objects count as they are now, whatever was seen before."""
+        log.warning("the cluster was restored from an older backup, all objects are read anew")
+        for entry in self.entries.values():
+            entry.object = {**entry.object, "metadata": {**entry.object["metadata"], "resourceVersion": REWOUND}}
 
     def on_listed(self) -> None:
         self.listed = True
@@ -160,7 +171,7 @@ class Engine:
             self._step(entry, self.models.seen(entry.model_ref))
         if decisive(obj) != decisive(before):
             self._step(entry, ObjectSeen(obj))
-        elif obj.get("status") != before.get("status"):
+        if obj.get("status") != before.get("status") or before["metadata"].get("resourceVersion") == REWOUND:
             # Somebody else wrote the status; the writer's next snapshot puts it right, and is dropped if it is.
             self.outlet.mark((BOARDS, *entry.name), False)
 
@@ -173,6 +184,14 @@ class Engine:
         for entry, rival in list(self.claims.rivals(board_id)):
             if entry.board.rival != rival:
                 self._step(entry, ClaimSeen(rival))
+
+    def board_versions(self) -> dict[Name, str]:
+        """The resourceVersion of every Board as last seen."""
+        return {name: entry.object["metadata"]["resourceVersion"] for name, entry in self.entries.items()}
+
+    def model_versions(self) -> dict[Name, str]:
+        """The resourceVersion of every BoardModel as last seen."""
+        return {name: obj["metadata"]["resourceVersion"] for name, obj in self.models.objects.items()}
 
     # Steps and effects
     def _step(self, entry: Entry, event: Event) -> None:
@@ -224,6 +243,8 @@ class Engine:
         if obj is None or status is None or status == obj.get("status"):
             return None
         meta = obj["metadata"]
+        if meta["resourceVersion"] == REWOUND:
+            return None  # it is being read anew, and marked again then
         kept = {k: meta[k] for k in ("name", "namespace", "uid", "resourceVersion")}
         title = "BoardModel" if kind == MODELS else "Board"
         return {"apiVersion": "boardlet.dev/v1alpha1", "kind": title, "metadata": kept, "status": status}

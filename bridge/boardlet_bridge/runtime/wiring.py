@@ -20,7 +20,7 @@ from boardlet_bridge.core.state import Limits
 from boardlet_bridge.kube import connection
 from boardlet_bridge.kube.client import KubeClient
 from boardlet_bridge.kube.finalizer import Finalizers
-from boardlet_bridge.kube.handlers import Watch
+from boardlet_bridge.kube.handlers import Change, Watch
 from boardlet_bridge.kube.resync import Resync
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
 from boardlet_bridge.mqtt.session import MqttSession, MqttSettings
@@ -54,6 +54,8 @@ class Bridge:
         self._named: set[str] = set()
         self._writer: StatusWriter
         self._finalizers: Finalizers
+        self._resync: Resync
+        self._watch: Watch
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; raises ConfigurationError."""
@@ -76,6 +78,7 @@ class Bridge:
                 writes_per_s=settings.status_writes_per_s,
                 burst=settings.status_burst,
                 observe=lambda outcome: self.metrics.writes.labels(outcome).inc(),
+                doubt=self.doubt,
             )
             self.metrics.watch(lambda: len(self.engine.entries), lambda: self._writer.pending)
             await self._serve(stack, client, described, stop)
@@ -94,7 +97,8 @@ class Bridge:
         self, stack: AsyncExitStack, client: KubeClient, described: connection.Connection, stop: asyncio.Event
     ) -> None:
         engine, settings = self.engine, self.settings
-        resync = Resync(client, engine, settings.namespaces, lambda: engine.entries, lambda: engine.models.objects)
+        resync = Resync(client, self, settings.namespaces, engine.board_versions, engine.model_versions)
+        self._resync = resync
         stopped = asyncio.create_task(stop.wait())
         listing = asyncio.create_task(resync.first(self._wait_for))
         await asyncio.wait({stopped, listing}, return_when=asyncio.FIRST_COMPLETED)
@@ -105,7 +109,7 @@ class Bridge:
         self.waiting = ""
         engine.on_listed()
         log.info("listed the objects", boards=len(engine.entries), models=len(engine.models.objects))
-        watch = Watch(described, settings.namespaces, engine)
+        watch = self._watch = Watch(described, settings.namespaces, self)
         watch.start()
         stack.push_async_callback(watch.stop)
         tasks = [
@@ -113,6 +117,7 @@ class Bridge:
             for name, work in {
                 "writer": self._writer.run(),
                 "resync": resync.run(settings.resync_s),
+                "guard": resync.guard(),
                 "mqtt": self.session.run(),
             }.items()
         ]
@@ -128,7 +133,21 @@ class Bridge:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._writer.drain(DRAIN_S)
 
+    # The cluster's sink
+    def on_board(self, change: Change, obj: Mapping[str, Any]) -> None:
+        self.engine.on_board(change, obj)
+
+    def on_model(self, change: Change, obj: Mapping[str, Any]) -> None:
+        self.engine.on_model(change, obj)
+
+    def on_rewound(self) -> None:
+        self.engine.on_rewound()
+        self._watch.restart()
+
     # The engine's outlet
+    def doubt(self) -> None:
+        self._resync.soon()
+
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.session.publish(topic, payload, retain=retain)
 
