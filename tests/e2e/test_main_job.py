@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+from collections.abc import Iterator
 
+import paho.mqtt.client as paho
 from boardlet_cli.site import Site
+from boardlet_wire import seal
+from boardlet_wire.topic import topic
 from controlplane import ControlPlane
 from greenhouse import DOOR, LED, LIGHT, Greenhouse, create, greenhouse
+
+
+@contextlib.contextmanager
+def stranger(site: Site, user: str, password: str) -> Iterator[paho.Client]:
+    """Somebody who stole a credential of the broker, and no key."""
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="stranger")
+    client.username_pw_set(user, password)
+    client.connect("127.0.0.1", site.broker.port)
+    client.loop_start()
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def site_password(site: Site, board_id: str) -> str:
+    """What the board shows the broker."""
+    return seal.half_key(seal.board_key(site.root, board_id, 1), seal.PASSWORD).hex()[:32]
 
 
 def test_edit_reaches_the_pin_and_comes_back(one: Greenhouse) -> None:
@@ -230,3 +254,24 @@ def test_the_bridge_stops_in_order(one: Greenhouse) -> None:
     os.kill(process.pid, signal.SIGTERM)
     process.stop()
     assert process.returncode == 0
+
+
+def test_garbage_from_a_board_is_told_and_disturbs_nothing(one: Greenhouse) -> None:
+    """Messages in a board's name without its key are told on that Board, which stays Ready; the bridge goes on."""
+    user, password = one.board_id, one.site.broker.users[one.board_id]
+    with stranger(one.site, user, password) as client:
+        for payload in (b"garbage", b"", bytes(5000), b"\xa1\x20\x00" + bytes(8)):
+            for letter in "rwt":
+                client.publish(topic(one.board_id, letter), payload, qos=1).wait_for_publish(10)
+    obj = one.until("MessagesRefused", "True", "WrongSeal")
+    assert one.condition("Ready", obj) == ("True", "Synced")
+    one.edit(led=True)
+    one.synced()
+
+
+def test_a_board_with_another_key_is_not_believed(site: Site) -> None:
+    """A board that holds a wrong key is never Connected, whatever it claims; the Board says that seals are wrong."""
+    one = greenhouse(site, key="00" * 32, password=site_password(site, "k7m2q9xa"))
+    one.until("MessagesRefused", "True", "WrongSeal")
+    assert one.condition("Connected")[0] != "True"
+    assert one.board.pin(LED) is None
