@@ -80,6 +80,7 @@ def _cluster(
         for name in BOARDS:
             patch = '{"metadata":{"finalizers":null}}'
             cluster.run("patch", "board", name, "--type=merge", "-p", patch, check=False)
+        cluster.run("delete", "boards,boardmodels", "--all", "--wait=false", check=False)
         cluster.run("delete", "namespace", namespace, "--wait=false", check=False)
         if not had_kinds:
             for path in (RBAC, *CRDS):
