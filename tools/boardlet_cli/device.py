@@ -2,14 +2,20 @@
 
 mpremote's signatures held from 1.26 to 1.29, but they are no promise; whatever changes is mended here. USB copies can
 corrupt silently, so a file is written under a temporary name, hashed by the board, and renamed only if it is right.
+A board that was interrupted is reset at the end, whatever happened in between: looking at a board does not stop it.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import os
+import struct
+import termios
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +24,11 @@ from mpremote.transport_serial import SerialTransport
 from serial import SerialException
 
 BAUD: Final = 115200
-CONNECT_S: Final = 10
+CONNECT_S: Final = 6
+TRIES: Final = 2  # a Ctrl-C that meets a board which has not started its interpreter yet is lost
+SILENCE_S: Final = 10  # mpremote's own limit within one answer; longer than any pause of a board at work
 CHUNK_BYTES: Final = 1024
+READ_BYTES: Final = 256
 MPY_VERSION: Final = 6  # of the .mpy files that mpy-cross 1.29 makes; MicroPython 1.19 and newer load them
 OLDEST: Final = (1, 25)
 
@@ -47,7 +56,9 @@ _RENAME: Final = """
 import os
 try:
     os.rename({new!r}, {path!r})
-except OSError:
+except OSError as e:
+    if e.errno != 17:  # FAT: EEXIST
+        raise
     os.remove({path!r})
     os.rename({new!r}, {path!r})
 """
@@ -78,6 +89,10 @@ except OSError:
 """
 
 
+# What mpremote lets through when a port falls silent: half an answer is no struct, a lost device no open file.
+_GONE: Final = (SerialException, OSError, struct.error, UnicodeDecodeError, termios.error)
+
+
 class DeviceError(Exception):
     """The board at the port does not do what is needed; the message says the cause and the next step."""
 
@@ -99,28 +114,55 @@ class Device:
     def __init__(self, port: str) -> None:
         self.port = port
         self._serial: SerialTransport
+        self._was_reset = False
 
     def __enter__(self) -> Device:
         if not Path(self.port).exists():
             raise DeviceError(
                 f"there is no port {self.port}: plug the board in, `ls /dev/ttyUSB* /dev/ttyACM*` finds it"
             )
+        if not os.access(self.port, os.R_OK | os.W_OK):
+            raise DeviceError(f"{self.port} may not be opened: join its group (`ls -l {self.port}`), and log in again")
         try:
             self._serial = SerialTransport(self.port, BAUD, exclusive=True, timeout=CONNECT_S)
-            self._serial.enter_raw_repl(soft_reset=True, timeout_overall=CONNECT_S)
-        except (TransportError, SerialException, OSError) as error:
+        except (TransportError, *_GONE) as error:
             raise DeviceError(
-                f"{self.port} is no MicroPython prompt ({error}): is another program using the port, does the board "
-                "run MicroPython? (esptool and the board's page on micropython.org help)"
+                f"{self.port} is busy ({error}): end the program that uses it, as a serial monitor or another flash"
             ) from error
+        try:
+            self._serial.serial.write_timeout = SILENCE_S
+            self._prompt()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._serial.close()
+        if not self._was_reset:
+            with suppress(DeviceError):  # what went wrong before is what the user is to read
+                self.reset()
+        self._close()
+
+    def _prompt(self) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                with redirect_stdout(StringIO()):  # mpremote prints what it read
+                    self._serial.enter_raw_repl(soft_reset=True, timeout_overall=CONNECT_S)
+                return
+            except (TransportError, *_GONE) as error:
+                if not left:
+                    raise DeviceError(
+                        f"{self.port} is no MicroPython prompt ({error}): does the board run MicroPython? "
+                        "(esptool and the board's page on micropython.org help)"
+                    ) from error
+
+    def _close(self) -> None:
+        with suppress(*_GONE):  # a board that was unplugged
+            self._serial.close()
 
     def info(self) -> Info:
         """What it is; raises DeviceError for a MicroPython that is too old."""
-        name, version, platform, machine, mpy, free = ast.literal_eval(self._run(_INFO))
+        name, version, platform, machine, mpy, free = self._value(_INFO)
         if name != "micropython" or tuple(version[:2]) < OLDEST:
             have = f"{name} {'.'.join(map(str, version))}"
             raise DeviceError(f"{self.port} runs {have}; flash MicroPython 1.25 or newer first")
@@ -138,22 +180,34 @@ class Device:
         """A file of the board, None where there is none."""
         if not self.sha256(path):
             return None
-        return bytes(self._guard(lambda: self._serial.fs_readfile(path)))
+        content = b""
+        self._run(f"f = open({path!r}, 'rb')")
+        while part := self._value(f"print(f.read({READ_BYTES}))"):
+            content += part
+        self._run("f.close()")
+        return content
 
     def put(self, path: str, content: bytes, progress: Callable[[int], None] = lambda n: None) -> None:
         """Write a file whole or not at all; raises DeviceError if what arrived is not what was sent."""
         new = path + ".new"
         if "/" in path:
             self._run(_MAKE.format(folder=path.rsplit("/", 1)[0]))
+        try:
+            self._write(new, content, progress)
+            if self.sha256(new) != hashlib.sha256(content).hexdigest():
+                raise DeviceError(f"{path} arrived damaged at {self.port}: try another cable or port")
+            self._run(_RENAME.format(new=new, path=path))
+        except DeviceError:
+            with suppress(DeviceError):  # a board that is gone keeps it; the next flash removes it
+                self.remove(new)
+            raise
 
-        def told(written: int, _total: int) -> None:
-            progress(written)
-
-        self._guard(lambda: self._serial.fs_writefile(new, content, chunk_size=CHUNK_BYTES, progress_callback=told))
-        if self.sha256(new) != hashlib.sha256(content).hexdigest():
-            self.remove(new)
-            raise DeviceError(f"{path} arrived damaged at {self.port}: try another cable or port")
-        self._run(_RENAME.format(new=new, path=path))
+    def _write(self, path: str, content: bytes, progress: Callable[[int], None]) -> None:
+        self._run(f"f = open({path!r}, 'wb')")
+        for start in range(0, len(content), CHUNK_BYTES):
+            self._run(f"f.write({content[start : start + CHUNK_BYTES]!r})")
+            progress(min(start + CHUNK_BYTES, len(content)))
+        self._run("f.close()")
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -161,14 +215,24 @@ class Device:
 
     def files(self, folder: str) -> list[str]:
         """Names in a folder, none where there is no such folder."""
-        return list(ast.literal_eval(self._run(_LIST.format(folder=folder))))
+        return list(self._value(_LIST.format(folder=folder)))
 
     def reset(self) -> None:
         """Reset the board; it boots main.py. It has no prompt after that."""
+        self._was_reset = True
         self._guard(lambda: self._serial.exec_raw_no_follow("import time, machine; time.sleep_ms(50); machine.reset()"))
 
     def _run(self, code: str) -> str:
-        return bytes(self._guard(lambda: self._serial.exec(code))).decode()
+        return bytes(self._guard(lambda: self._serial.exec(code))).decode(errors="replace")
+
+    def _value(self, code: str) -> Any:
+        said = self._run(code)
+        try:
+            return ast.literal_eval(said.strip())
+        except (ValueError, SyntaxError) as error:
+            raise DeviceError(
+                f"{self.port}: the board says {said.strip()[:80]!r} where a value should be: does its boot.py print?"
+            ) from error
 
     def _guard(self, call: Callable[[], Any]) -> Any:
         try:
@@ -177,5 +241,5 @@ class Device:
             said = str(error.error_output).strip().splitlines()
             last = said[-1] if said else str(error)
             raise DeviceError(f"{self.port}: the board says {last}") from error
-        except (TransportError, SerialException, OSError) as error:
+        except (TransportError, *_GONE) as error:
             raise DeviceError(f"{self.port} does not answer any more ({error}): check cable and power") from error

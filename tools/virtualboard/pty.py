@@ -2,7 +2,8 @@
 
 The unix port ends where a chip resets, so a thread passes the bytes on and starts it again: after Ctrl-D (a soft reset,
 which in the raw REPL runs no main.py) and after machine.reset() (code 42, which always does). A chip is interrupted by
-the byte Ctrl-C itself; the unix port only by a signal, and only has a handler for it while code runs.
+the byte Ctrl-C itself; the unix port only by a signal, and only has a handler for it while code runs. What a board
+prints while no host reads is lost after a moment, as a chip's USB loses it: the board goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import termios
 import threading
 import tty
@@ -23,6 +25,7 @@ from boardimage.agent import FIRMWARE
 from .board import HEAP_BYTES, interpreter
 
 HARD_RESET: Final = 42
+PATIENCE_S: Final = 0.5  # how long MicroPython's USB waits for a host that does not read
 _BOOT: Final = """
 import os
 for name in {files!r}:
@@ -35,6 +38,8 @@ for name in {files!r}:
     exec(compile(code, name, "exec"))
 """
 _CHUNK: Final = 4096
+_PROMPT_S: Final = 10.0
+_RESTART_S: Final = 0.05  # a program that cannot start does not take the whole processor
 _SIGINT_BIT: Final = 1 << (signal.SIGINT - 1)
 
 
@@ -44,16 +49,19 @@ class PtyBoard:
     def __init__(self, folder: Path, program: Path | None = None, heap_bytes: int = HEAP_BYTES) -> None:
         self.flash = folder / "flash"
         self.flash.mkdir(parents=True, exist_ok=True)
-        (folder / "pins").mkdir(exist_ok=True)
         self._pins = folder / "pins"
+        self._pins.mkdir(exist_ok=True)
         self._program = program or interpreter()
         self._heap = heap_bytes
         self._host, slave = pty.openpty()
         tty.setraw(slave)
+        os.set_blocking(self._host, False)
         self._slave = slave  # kept open: no hang-up when a host closes the port
         self.port = os.ttyname(slave)
         self._wake, self._waker = os.pipe()
         self._raw = False
+        self._heard = True
+        self._ending = False
         self._thread = threading.Thread(target=self._pump, name="pty-board", daemon=True)
         self.boots = 0
 
@@ -65,76 +73,107 @@ class PtyBoard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ending = True
         os.write(self._waker, b"x")
         self._thread.join()
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        self.kill()
+        self._process.wait()
         for descriptor in (self._board, self._host, self._slave, self._wake, self._waker):
             os.close(descriptor)
 
+    def kill(self) -> None:
+        """Take the power for a moment, which a board with a prompt shows as a soft reset."""
+        self._process.kill()
+
     def _boot(self, files: tuple[str, ...]) -> None:
-        argv = [str(self._program), "-X", f"heapsize={self._heap}", "-i", "-c", _BOOT.format(files=files)]
+        command = ["setpriv", "--pdeathsig", "KILL", "--", str(self._program)]
+        command += ["-X", f"heapsize={self._heap}", "-i", "-c", _BOOT.format(files=files)]
         env = {"MICROPYPATH": f".:{FIRMWARE / 'boards/unix'}:.frozen", "BOARDLET_PINS": str(self._pins)}
         env |= {"PATH": os.environ.get("PATH", ""), "HOME": str(self._pins.parent)}
-        pid, board = pty.fork()
-        if pid == 0:
-            try:
-                os.chdir(self.flash)
-                _plain(0)
-                os.execve(argv[0], argv, env)
-            finally:
-                os._exit(127)
-        self._pid, self._board = pid, board
+        self._board, console = pty.openpty()
+        os.set_blocking(self._board, False)
+        _plain(console)
+        # A session without a terminal of its own: Ctrl-C reaches it from _to_board only.
+        self._process = subprocess.Popen(
+            command, stdin=console, stdout=console, stderr=console, env=env, cwd=self.flash, start_new_session=True
+        )
+        os.close(console)
         self.boots += 1
 
     def _pump(self) -> None:
-        while True:
+        while not self._ending:
             ready, _, _ = select.select([self._host, self._board, self._wake], [], [])
-            if self._wake in ready:
-                return
             if self._host in ready:
                 self._to_board(os.read(self._host, _CHUNK))
             if self._board in ready:
-                try:
-                    data = os.read(self._board, _CHUNK)
-                except OSError:  # Linux says so when the other side has ended
-                    data = b""
+                data = self._said()
                 if data:
-                    os.write(self._host, data)
-                else:
+                    self._to_host(data)
+                elif data is not None:
                     self._reset()
+
+    def _said(self) -> bytes | None:
+        # Empty once the interpreter has ended, None where it said nothing after all.
+        try:
+            return os.read(self._board, _CHUNK)
+        except BlockingIOError:
+            return None
+        except OSError:  # Linux says so when the other side has ended
+            return b""
+
+    def _to_host(self, data: bytes) -> None:
+        self._heard = self._write(self._host, data, PATIENCE_S if self._heard else 0)
 
     def _to_board(self, data: bytes) -> None:
         raw, friendly = data.rfind(b"\x01"), data.rfind(b"\x02")
         if raw != friendly:
             self._raw = raw > friendly
         if b"\x03" in data and self._executing():
-            os.kill(self._pid, signal.SIGINT)
+            self._process.send_signal(signal.SIGINT)
             data = data.replace(b"\x03", b"")
+        self._write(self._board, data, PATIENCE_S)
+
+    def _write(self, descriptor: int, data: bytes, patience_s: float) -> bool:
+        # Whether all of it went; what a reader leaves lying for so long is lost.
         while data:
-            data = data[os.write(self._board, data) :]
+            if not select.select([self._wake], [descriptor], [], patience_s)[1]:
+                return False
+            try:
+                data = data[os.write(descriptor, data) :]
+            except BlockingIOError:
+                return False
+            except OSError:  # the interpreter has ended
+                return False
+        return True
 
     def _executing(self) -> bool:
-        with open(f"/proc/{self._pid}/status") as status:
+        with open(f"/proc/{self._process.pid}/status") as status:
             caught = next(line.split()[1] for line in status if line.startswith("SigCgt"))
-        return bool(int(caught, 16) & _SIGINT_BIT) and not termios.tcgetattr(self._board)[3] & termios.ISIG
+        return bool(int(caught, 16) & _SIGINT_BIT)
 
     def _reset(self) -> None:
         os.close(self._board)
-        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        code = self._process.wait()
         raw = self._raw and code != HARD_RESET
-        os.write(self._host, b"MPY: soft reboot\r\n" if code != HARD_RESET else b"\r\n")
+        self._to_host(b"MPY: soft reboot\r\n" if code != HARD_RESET else b"\r\n")
         self._raw = raw
         self._boot(("boot.py",) if raw else ("boot.py", "main.py"))
         if raw:
             self._enter_raw()
+        elif code not in (0, HARD_RESET):
+            select.select([self._wake], [], [], _RESTART_S)
 
     def _enter_raw(self) -> None:
         # The friendly banner is not for the host, which is in the raw REPL and stays there.
         said = b""
         while not said.endswith(b">>> "):
-            said += os.read(self._board, _CHUNK)
-        os.write(self._board, b"\x01")
+            if not select.select([self._board], [], [], _PROMPT_S)[0] or self._ending:
+                return
+            more = self._said()
+            if more == b"":
+                return
+            said += more or b""
+        self._write(self._board, b"\x01", PATIENCE_S)
 
 
 def _plain(descriptor: int) -> None:
@@ -142,6 +181,6 @@ def _plain(descriptor: int) -> None:
     mode = termios.tcgetattr(descriptor)
     mode[0] &= ~(termios.ICRNL | termios.IXON)
     mode[1] &= ~termios.OPOST
-    mode[3] &= ~(termios.ECHO | termios.ICANON)
+    mode[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
     mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
     termios.tcsetattr(descriptor, termios.TCSANOW, mode)

@@ -1,11 +1,12 @@
-"""The status as one whole snapshot (rule 6 of docs/design.md), made at the moment of writing."""
+"""A status as one whole snapshot (rule 6 of docs/design.md), made at the moment of writing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from boardlet_bridge.core.condition import Condition
+from boardlet_bridge.core.condition import FALSE, TRUE, Condition
+from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.model import shown
 from boardlet_bridge.core.state import Board
 from boardlet_bridge.core.verdict import conditions, property_errors
@@ -45,6 +46,21 @@ def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, 
         ]
     status.update(_birth(board, previous))
     return status
+
+
+def model_snapshot(seen: ModelSeen, obj: Mapping[str, Any], wall: str) -> dict[str, Any]:
+    """The BoardModel's status now: whether boards can run it, and if not why."""
+    generation = obj["metadata"]["generation"]
+    status = TRUE if seen.model else FALSE
+    reason, message = seen.reason or "Compiled", seen.message or "boards can run it"
+    accepted = Condition("Accepted", status, reason, message, generation)
+    written: dict[str, Any] = {
+        "observedGeneration": generation,
+        "conditions": _conditions((accepted,), obj.get("status") or {}, wall),
+    }
+    if seen.model:
+        written |= {"digest": seen.model.digest.hex(), "sizeBytes": len(seen.model.encoded)}
+    return written
 
 
 def _birth(board: Board, previous: Mapping[str, Any]) -> dict[str, Any]:

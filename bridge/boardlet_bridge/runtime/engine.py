@@ -34,7 +34,7 @@ from boardlet_bridge.core.event import (
     WriteStatus,
 )
 from boardlet_bridge.core.state import Limits
-from boardlet_bridge.core.status import snapshot
+from boardlet_bridge.core.status import model_snapshot, snapshot
 from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
 
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -235,7 +235,7 @@ class Engine:
         kind, name = key[0], (key[1], key[2])
         if kind == MODELS:
             obj = self.models.objects.get(name)
-            status = None if obj is None else self._model_status(name, obj)
+            status = None if obj is None else model_snapshot(self.models.seen(name), obj, rfc3339())
         else:
             entry = self.entries.get(name)
             obj = entry.object if entry else None
@@ -255,24 +255,6 @@ class Engine:
             self.on_model("MODIFIED", obj)
         else:
             self.on_board("MODIFIED", obj)
-
-    def _model_status(self, name: Name, obj: Mapping[str, Any]) -> dict[str, Any]:
-        seen = self.models.seen(name)
-        before = {c["type"]: c for c in (obj.get("status") or {}).get("conditions") or ()}.get("Accepted") or {}
-        status = "True" if seen.model else "False"
-        moved = rfc3339() if before.get("status") != status else before["lastTransitionTime"]
-        accepted = {
-            "type": "Accepted",
-            "status": status,
-            "reason": seen.reason or "Compiled",
-            "message": seen.message or "boards can run it",
-            "observedGeneration": obj["metadata"]["generation"],
-            "lastTransitionTime": moved,
-        }
-        written: dict[str, Any] = {"observedGeneration": obj["metadata"]["generation"], "conditions": [accepted]}
-        if seen.model:
-            written |= {"digest": seen.model.digest.hex(), "sizeBytes": len(seen.model.encoded)}
-        return written
 
 
 def model_ref(obj: Mapping[str, Any]) -> Name:
