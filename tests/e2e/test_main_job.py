@@ -130,6 +130,7 @@ def test_values_of_the_time_without_an_api_server(one: Greenhouse, plane: Contro
     """What a board reported while no API server was there is written once there is one."""
     plane.stop_apiserver()
     try:
+        one.site.bridge.process.wait_until(lambda: bool(one.site.bridge.parts().get("cluster")), 30)
         one.board.set_adc(LIGHT, 1000)
         one.board.kill()
         one.board.start()
@@ -230,6 +231,21 @@ def test_a_model_that_does_not_exist(site: Site) -> None:
     board.start()
     one.until("Synced", "False", "ModelNotFound")
     site.cluster.run("apply", "-f", "crds/samples/greenhouse.yaml")
+    one.synced()
+
+
+def test_a_model_that_grows(one: Greenhouse) -> None:
+    """A property added to the model reaches its boards at once, without a reboot, and keeps what they have."""
+    one.edit(led=True)
+    boots = one.synced()["status"]["board"]["bootCount"]
+    model = one.cluster.get("boardmodel", "greenhouse")
+    fan = {"name": "fan", "index": 3, "type": "Boolean", "access": "ReadWrite", "default": True}
+    model["spec"]["properties"].append({**fan, "driver": {"type": "GpioOut", "pins": [5]}})
+    one.cluster.run("replace", "-f", "-", stdin=json.dumps(model))
+    obj = one.reported(fan=True)
+    assert one.board.pin(5) == 1
+    assert one.board.pin(LED) == 1
+    assert obj["status"]["board"]["bootCount"] == boots
     one.synced()
 
 

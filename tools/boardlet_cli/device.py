@@ -29,6 +29,7 @@ TRIES: Final = 2  # a Ctrl-C that meets a board which has not started its interp
 SILENCE_S: Final = 10  # mpremote's own limit within one answer; longer than any pause of a board at work
 CHUNK_BYTES: Final = 1024
 READ_BYTES: Final = 256
+PARTIAL: Final = ".new"  # after the name of a file that is still being written
 MPY_VERSION: Final = 6  # of the .mpy files that mpy-cross 1.29 makes; MicroPython 1.19 and newer load them
 OLDEST: Final = (1, 25)
 
@@ -189,7 +190,7 @@ class Device:
 
     def put(self, path: str, content: bytes, progress: Callable[[int], None] = lambda n: None) -> None:
         """Write a file whole or not at all; raises DeviceError if what arrived is not what was sent."""
-        new = path + ".new"
+        new = path + PARTIAL
         if "/" in path:
             self._run(_MAKE.format(folder=path.rsplit("/", 1)[0]))
         try:

@@ -1,13 +1,15 @@
 """`boardlet flash`: puts agent, identity and configuration on a board, makes its object, and waits until it is Ready.
 
-The order is such that a failure leaves something that works: files before configuration, the object before the reset.
-A board that has an identity keeps it.
+The order is such that a failure leaves something that works: new files before old ones go (MicroPython takes an old .py
+before the .mpy beside it), main.py after what it needs, configuration last, the object before the reset. A board that
+has an identity keeps it, and its Wi-Fi where no other is named.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import socket
 import string
@@ -17,15 +19,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from boardimage import Image, image
+from boardimage.agent import MAIN
 from boardlet_wire import seal
 
 from boardlet_cli.cluster import Cluster, KubectlFailed
-from boardlet_cli.device import Device, Info
+from boardlet_cli.device import PARTIAL, Device, Info
 
 CONFIG: Final = "config.json"
 FOLDERS: Final = ("boardlet", "boardlet_wire", "drivers", "umqtt")
 SPARE_BYTES: Final = 16 * 1024  # for what the agent keeps: model, desired, crash, two copies each
 ID_LENGTH: Final = 8
+ID_FORM: Final = re.compile("[a-z0-9]{8,16}")  # as spec.boardID of a Board
 ID_LETTERS: Final = string.ascii_lowercase + string.digits
 BROKER_S: Final = 5.0
 
@@ -68,7 +72,7 @@ def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
     root = _root_key(order.root_key_file)
     _broker_answers(order.broker_host, order.broker_port)
     info = device.info()
-    existing = json.loads(device.read(CONFIG) or b"{}")
+    existing = _existing(order, device)
     board_id = _identity(order, existing, cluster)
     wanted = image()
     write = {path: content for path, content in wanted.items() if device.sha256(path) != _sha256(content)}
@@ -76,19 +80,20 @@ def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
         f"{folder}/{name}"
         for folder in FOLDERS
         for name in device.files(folder)
-        if name.endswith((".py", ".mpy", ".new")) and f"{folder}/{name}" not in wanted
+        if name.endswith((".py", ".mpy", PARTIAL)) and f"{folder}/{name}" not in wanted
     )
     needed = sum(map(len, write.values())) + SPARE_BYTES
     if needed > info.free_bytes:
         free, need = info.free_bytes // 1024, needed // 1024
         raise FlashFailed(f"{order.port} has {free} KiB free, {need} are needed: remove files from it with mpremote")
+    wifi = order.wifi or existing.get("wifi")
     config = {
         "id": board_id,
         "key": seal.board_key(root, board_id, order.key_number).hex(),
         "key_number": order.key_number,
         "host": order.broker_host,
         "port": order.broker_port,
-        **({"wifi": list(order.wifi)} if order.wifi else {}),
+        **({"wifi": list(wifi)} if wifi else {}),
         **(order.extra or {}),
     }
     text = json.dumps(config).encode()
@@ -98,10 +103,14 @@ def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
 def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> None:
     """Carry out the plan's files; `progress` is told each file and how many of its bytes have gone."""
     for path in what.remove:
-        device.remove(path)
-    for path, content in what.write.items():
+        if path.endswith(PARTIAL):
+            device.remove(path)
+    for path in sorted(what.write, key=lambda path: path == MAIN):
+        content = what.write[path]
         device.put(path, content, lambda n, path=path: progress(path, n))  # type: ignore[misc]
         progress(path, len(content))
+    for path in what.remove:
+        device.remove(path)
     if what.config_changes:
         device.put(CONFIG, what.config)
 
@@ -130,6 +139,20 @@ def broker_password(root_key_file: Path, board_id: str, key_number: int) -> str:
     return seal.half_key(key, seal.PASSWORD).hex()[:32]
 
 
+def _existing(order: Order, device: Device) -> dict[str, Any]:
+    text = device.read(CONFIG)
+    try:
+        existing = json.loads(text or b"{}")
+    except ValueError:
+        existing = None
+    if not isinstance(existing, dict):
+        raise FlashFailed(
+            f"{CONFIG} of the board at {order.port} is damaged, and with it the id: `mpremote connect {order.port} "
+            f"fs rm :{CONFIG}`, then flash again with --board-id if you know it"
+        )
+    return existing
+
+
 def _identity(order: Order, existing: Mapping[str, Any], cluster: Cluster | None) -> str:
     # One id must come out: that of the object, the board, the user, or a new one, where those that there are agree.
     claims = {"--board-id": order.board_id, f"the board at {order.port}": existing.get("id")}
@@ -140,7 +163,9 @@ def _identity(order: Order, existing: Mapping[str, Any], cluster: Cluster | None
     if len(set(given.values())) > 1:
         said = ", ".join(f"{who} says {board_id}" for who, board_id in given.items())
         raise FlashFailed(f"the ids differ: {said}. Name another Board, or remove {CONFIG} from the board")
-    for board_id in given.values():
+    for who, board_id in given.items():
+        if not isinstance(board_id, str) or not ID_FORM.fullmatch(board_id):
+            raise FlashFailed(f"{who} says the id is {board_id!r}: an id is 8 to 16 lower-case letters and digits")
         return board_id
     return "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
 
@@ -168,8 +193,10 @@ def _root_key(path: Path) -> bytes:
 
 def _broker_answers(host: str, port: int) -> None:
     try:
+        if not host:  # which would be this machine
+            raise OSError("no host is named")
         socket.create_connection((host, port), BROKER_S).close()
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise FlashFailed(f"no broker at {host}:{port} ({error}): start it, or mend --broker") from error
 
 

@@ -61,6 +61,7 @@ class Watch:
         """Begin to watch; the objects that are there are told as added."""
         logging.getLogger("kopf").setLevel(logging.WARNING)
         logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # warns of being in a thread
+        logging.getLogger("kopf._cogs.clients.watching").setLevel(logging.CRITICAL)  # resync says it once, not per try
         self._thread.start()
 
     def restart(self) -> None:

@@ -39,6 +39,8 @@ class Resync:
         self._namespaces: Sequence[str | None] = list(namespaces) or [None]
         self._known: dict[str, Names] = {BOARDS: boards, MODELS: models}
         self._soon = asyncio.Event()
+        self.away = ""
+        """Why the API server cannot be reached now, "" while it can."""
 
     async def first(self, waiting: Callable[[str], None]) -> None:
         """List everything once; tells `waiting` why it takes long, and tries until it has succeeded."""
@@ -104,17 +106,20 @@ class Resync:
 
     async def guard(self) -> None:
         """Hold one idle watch, and list anew when it comes back after an outage: the cluster may be another then."""
-        pause, lost = FIRST_PAUSE_S, False
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 async with self._client.watch(MODELS, self._namespaces[0]) as lines:
-                    if lost:
+                    if self.away:
+                        log.info("the API server is back")
                         self.soon()
-                    pause, lost = FIRST_PAUSE_S, False
+                    pause, self.away = FIRST_PAUSE_S, ""
                     async for _ in lines:
                         pass
-            except ApiError:
-                lost = True
+            except ApiError as error:
+                if not self.away:
+                    log.warning("the API server is away; boards are served as before", why=str(error))
+                self.away = str(error)
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -54,7 +54,7 @@ class Bridge:
         self._named: set[str] = set()
         self._writer: StatusWriter
         self._finalizers: Finalizers
-        self._resync: Resync
+        self._resync: Resync | None = None
         self._watch: Watch
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,8 +97,7 @@ class Bridge:
         self, stack: AsyncExitStack, client: KubeClient, described: connection.Connection, stop: asyncio.Event
     ) -> None:
         engine, settings = self.engine, self.settings
-        resync = Resync(client, self, settings.namespaces, engine.board_versions, engine.model_versions)
-        self._resync = resync
+        resync = self._resync = Resync(client, self, settings.namespaces, engine.board_versions, engine.model_versions)
         stopped = asyncio.create_task(stop.wait())
         listing = asyncio.create_task(resync.first(self._wait_for))
         await asyncio.wait({stopped, listing}, return_when=asyncio.FIRST_COMPLETED)
@@ -146,7 +145,8 @@ class Bridge:
 
     # The engine's outlet
     def doubt(self) -> None:
-        self._resync.soon()
+        if self._resync is not None:
+            self._resync.soon()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.session.publish(topic, payload, retain=retain)
@@ -185,7 +185,8 @@ class Bridge:
 
     def _parts(self) -> dict[str, str]:
         self.metrics.broker_up.set(self.session.up)
-        return {"cluster": self.waiting, "broker": "" if self.session.up else "not connected"}
+        away = self._resync.away if self._resync else ""
+        return {"cluster": self.waiting or away, "broker": "" if self.session.up else "not connected"}
 
 
 def read_root_key(path: Path) -> bytes:
