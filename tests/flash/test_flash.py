@@ -6,25 +6,16 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from boardimage import image
 from boardlet_cli.cluster import Cluster
-from boardlet_cli.device import Device, DeviceError
 from boardlet_cli.site import Site
 from provision.process import free_port
 from virtualboard.pty import PtyBoard
 
 SAMPLES = Path(__file__).parents[2] / "crds/samples"
 BOARD_ID = "k7m2q9xa"
-
-
-@pytest.fixture
-def board(tmp_path: Path) -> Iterator[PtyBoard]:
-    with PtyBoard(tmp_path / "board") as made:
-        yield made
 
 
 def flash(site: Site, cluster: Cluster, port: str, *more: str, key: Path | None = None, broker: int | None = None):
@@ -101,17 +92,3 @@ def test_ids_that_differ_are_refused(site: Site, cluster: Cluster, board: PtyBoa
     done = flash(site, cluster, board.port, "--board-id", BOARD_ID)
     assert done.returncode == 1
     assert "the ids differ" in done.stderr
-
-
-def test_a_file_is_written_whole_or_not_at_all(board: PtyBoard) -> None:
-    """A write goes to a temporary name, and replaces the old file only when the board's own hash is right."""
-    with Device(board.port) as device:
-        device.put("deep/er/x.txt", b"one")
-        assert (board.flash / "deep/er/x.txt").read_bytes() == b"one"
-        device.put("deep/er/x.txt", b"two" * 1000)
-        assert device.read("deep/er/x.txt") == b"two" * 1000
-        assert [p.name for p in (board.flash / "deep/er").iterdir()] == ["x.txt"]
-        (board.flash / "full").mkdir()
-        with pytest.raises(DeviceError, match="the board says"):
-            device.put("full", b"a folder is in the way")
-        assert device.info().version >= (1, 25)

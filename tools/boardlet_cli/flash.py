@@ -86,14 +86,14 @@ def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
     if needed > info.free_bytes:
         free, need = info.free_bytes // 1024, needed // 1024
         raise FlashFailed(f"{order.port} has {free} KiB free, {need} are needed: remove files from it with mpremote")
-    wifi = order.wifi or existing.get("wifi")
+    wifi = list(order.wifi) if order.wifi else existing.get("wifi")
     config = {
         "id": board_id,
         "key": seal.board_key(root, board_id, order.key_number).hex(),
         "key_number": order.key_number,
         "host": order.broker_host,
         "port": order.broker_port,
-        **({"wifi": list(wifi)} if wifi else {}),
+        **({"wifi": wifi} if wifi else {}),
         **(order.extra or {}),
     }
     text = json.dumps(config).encode()
@@ -160,12 +160,13 @@ def _identity(order: Order, existing: Mapping[str, Any], cluster: Cluster | None
         found = _reachable(cluster, order.name)
         claims[f"Board {order.name}"] = found["spec"]["boardID"] if found else None
     given = {who: board_id for who, board_id in claims.items() if board_id}
-    if len(set(given.values())) > 1:
-        said = ", ".join(f"{who} says {board_id}" for who, board_id in given.items())
-        raise FlashFailed(f"the ids differ: {said}. Name another Board, or remove {CONFIG} from the board")
     for who, board_id in given.items():
         if not isinstance(board_id, str) or not ID_FORM.fullmatch(board_id):
             raise FlashFailed(f"{who} says the id is {board_id!r}: an id is 8 to 16 lower-case letters and digits")
+    if len(set(given.values())) > 1:
+        said = ", ".join(f"{who} says {board_id}" for who, board_id in given.items())
+        raise FlashFailed(f"the ids differ: {said}. Name another Board, or remove {CONFIG} from the board")
+    for board_id in given.values():
         return board_id
     return "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
 
