@@ -15,7 +15,9 @@ import signal
 import subprocess
 import termios
 import threading
+import time
 import tty
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -39,6 +41,7 @@ for name in {files!r}:
 """
 _CHUNK: Final = 4096
 _PROMPT_S: Final = 10.0
+_TICK_S: Final = 0.002
 _RESTART_S: Final = 0.05  # a program that cannot start does not take the whole processor
 _SIGINT_BIT: Final = 1 << (signal.SIGINT - 1)
 
@@ -128,9 +131,12 @@ class PtyBoard:
         raw, friendly = data.rfind(b"\x01"), data.rfind(b"\x02")
         if raw != friendly:
             self._raw = raw > friendly
-        if b"\x03" in data and self._executing():
-            self._process.send_signal(signal.SIGINT)
-            data = data.replace(b"\x03", b"")
+        if b"\x03" in data:
+            self._settle(lambda: self._executing() or self._at_prompt())
+            if self._executing():
+                self._process.send_signal(signal.SIGINT)
+                self._settle(self._at_prompt)
+                data = data.replace(b"\x03", b"")
         self._write(self._board, data, PATIENCE_S)
 
     def _write(self, descriptor: int, data: bytes, patience_s: float) -> bool:
@@ -150,6 +156,19 @@ class PtyBoard:
         with open(f"/proc/{self._process.pid}/status") as status:
             caught = next(line.split()[1] for line in status if line.startswith("SigCgt"))
         return bool(int(caught, 16) & _SIGINT_BIT)
+
+    def _at_prompt(self) -> bool:
+        return not termios.tcgetattr(self._board)[3] & termios.IEXTEN
+
+    def _settle(self, true: Callable[[], bool]) -> None:
+        # The unix port throws away what it has not read when it comes to its prompt; a chip does not.
+        deadline = time.monotonic() + PATIENCE_S
+        while not true() and time.monotonic() < deadline:
+            if select.select([self._board], [], [], _TICK_S)[0]:
+                data = self._said()
+                if data == b"":
+                    return
+                self._to_host(data or b"")
 
     def _reset(self) -> None:
         os.close(self._board)
