@@ -115,7 +115,7 @@ def test_a_busy_port(board: PtyBoard) -> None:
         assert first.info().version >= (1, 25)
 
 
-def test_a_board_that_hangs(board: PtyBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_board_that_hangs(board: PtyBoard) -> None:
     """A board that falls silent in the middle is given up in bounded time."""
     with Device(board.port) as device:
         began = time.monotonic()

@@ -116,6 +116,7 @@ class Device:
         self.port = port
         self._serial: SerialTransport
         self._was_reset = False
+        self._silent = False
 
     def __enter__(self) -> Device:
         if not Path(self.port).exists():
@@ -236,6 +237,8 @@ class Device:
             ) from error
 
     def _guard(self, call: Callable[[], Any]) -> Any:
+        if self._silent:
+            raise DeviceError(f"{self.port} does not answer any more: check cable and power")
         try:
             return call()
         except TransportExecError as error:
@@ -243,4 +246,5 @@ class Device:
             last = said[-1] if said else str(error)
             raise DeviceError(f"{self.port}: the board says {last}") from error
         except (TransportError, *_GONE) as error:
+            self._silent = True
             raise DeviceError(f"{self.port} does not answer any more ({error}): check cable and power") from error
