@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from typing import Final
 
 from boardlet_bridge.runtime import logs, settings
 from boardlet_bridge.runtime.wiring import Bridge, ConfigurationError
+
+# kopf's thread and the main loop hand an edit to each other: neither may wait the usual 5 ms for the interpreter.
+SWITCH_S: Final = 0.0002
 
 
 def main() -> int:
@@ -18,6 +22,7 @@ def main() -> int:
         print(f"boardlet-bridge: {error}", file=sys.stderr)
         return 2
     logs.configure(chosen.log_level, chosen.log_format)
+    sys.setswitchinterval(SWITCH_S)
     try:
         asyncio.run(_run(chosen))
     except ConfigurationError as error:

@@ -31,7 +31,7 @@ from rich.table import Table
 from virtualboard.build32 import interpreter32
 
 from .api import Api
-from .latency import EDITS, Pins, Times, edits, floor
+from .latency import BLOCK, EDITS, Echo, Pins, Times, edits, floor
 
 OUT = ROOT / "build/bench.json"
 BOARD, BOARD_ID, BARE, HEAP_ID = "bench", "k7m2q9xa", "bare", "h32h32h3"
@@ -94,7 +94,7 @@ def measure(count: int, fleet: int) -> dict[str, Any]:
 
 
 async def latencies(site: Site, kubeconfig: Path, count: int) -> dict[str, Any]:
-    """Edit-to-pin, edit-to-status and the floor, interleaved in time with nothing else."""
+    """Edit-to-pin, edit-to-status and the floor, which take turns."""
     loop = asyncio.get_running_loop()
     transport, pins = await loop.create_datagram_endpoint(Pins, ("127.0.0.1", 0))
     port = transport.get_extra_info("sockname")[1]
@@ -103,13 +103,22 @@ async def latencies(site: Site, kubeconfig: Path, count: int) -> dict[str, Any]:
     create(site.cluster, BOARD, BOARD_ID, "default")
     create(site.cluster, BARE, "bare0000", "bare")
     site.cluster.run("wait", "--for=condition=Ready", f"board/{BOARD}", "--timeout=30s")
+    to_pin: list[float] = []
+    to_status: list[float] = []
+    bare: list[float] = []
+    echo = Echo(site)
     try:
-        async with Api(kubeconfig, "default") as api:
-            await edits(api, pins, BOARD, 10)  # warms both sides up
-            to_pin, to_status = await edits(api, pins, BOARD, count)
-        async with Api(kubeconfig, "bare") as api:
-            bare = await floor(api, site, BARE, site.cluster.get("board", BOARD)["status"], count)
+        async with Api(kubeconfig, "default") as served, Api(kubeconfig, "bare") as unserved:
+            await edits(served, pins, BOARD, BLOCK)  # warms both sides up
+            status = site.cluster.get("board", BOARD)["status"]
+            await floor(unserved, echo, BARE, status, BLOCK, 0)
+            for done in range(0, count, BLOCK):
+                pin, shown = await edits(served, pins, BOARD, BLOCK)
+                to_pin += pin
+                to_status += shown
+                bare += await floor(unserved, echo, BARE, status, BLOCK, BLOCK + done)
     finally:
+        echo.close()
         transport.close()
     found = {"floor": Times.of(bare), "edit_to_pin": Times.of(to_pin), "edit_to_status": Times.of(to_status)}
     ratio = round(found["edit_to_status"].p50 / found["floor"].p50, 2)

@@ -15,7 +15,8 @@ from boardlet_cli.site import Site
 
 from .api import WAIT_S, Api
 
-EDITS = 200
+EDITS = 400
+BLOCK = 20  # edits and floor take turns in blocks, so that both see the same noise
 LED = 2
 
 
@@ -44,7 +45,7 @@ class Pins(asyncio.DatagramProtocol):
             self.changed.set_result(asyncio.get_running_loop().time())
 
 
-async def edits(api: Api, pins: Pins, name: str, count: int = EDITS) -> tuple[list[float], list[float]]:
+async def edits(api: Api, pins: Pins, name: str, count: int) -> tuple[list[float], list[float]]:
     """Edit a Board `count` times, one after the other; seconds until its pin changed, and until its status said so."""
     loop = asyncio.get_running_loop()
     to_pin, to_status = [], []
@@ -70,28 +71,24 @@ async def edits(api: Api, pins: Pins, name: str, count: int = EDITS) -> tuple[li
     return to_pin, to_status
 
 
-async def floor(api: Api, site: Site, name: str, status: dict[str, Any], count: int = EDITS) -> list[float]:
+async def floor(api: Api, echo: Echo, name: str, status: dict[str, Any], count: int, first: int) -> list[float]:
     """What no design can avoid, in seconds: a spec PATCH until a watch shows it, MQTT there and back, and a write of
     a whole `status` by server-side apply, which is the kind that Boardlet writes, until a watch shows it."""
     loop = asyncio.get_running_loop()
-    echo = Echo(site)
     sums = []
-    try:
-        for n in range(count):
-            value = n % 2 == 0
-            seen = api.seen(_spec(name, value))
-            began = loop.time()
-            await api.patch(name, {"spec": {"properties": {"led": value}}})
-            total = await asyncio.wait_for(seen, WAIT_S) - began
-            total += await loop.run_in_executor(None, echo.round_trip)
-            written = {**status, "observedGeneration": n + 1, "reported": {**status["reported"], "led": value}}
-            seen = api.seen(_status(name, n + 1))
-            began = loop.time()
-            await api.apply_status(name, written)
-            total += await asyncio.wait_for(seen, WAIT_S) - began
-            sums.append(total)
-    finally:
-        echo.close()
+    for n in range(first, first + count):
+        value = n % 2 == 0
+        seen = api.seen(_spec(name, value))
+        began = loop.time()
+        await api.patch(name, {"spec": {"properties": {"led": value}}})
+        total = await asyncio.wait_for(seen, WAIT_S) - began
+        total += await loop.run_in_executor(None, echo.round_trip)
+        written = {**status, "observedGeneration": n + 1, "reported": {**status["reported"], "led": value}}
+        seen = api.seen(_status(name, n + 1))
+        began = loop.time()
+        await api.apply_status(name, written)
+        total += await asyncio.wait_for(seen, WAIT_S) - began
+        sums.append(total)
     return sums
 
 
