@@ -120,5 +120,5 @@ def test_a_step_that_is_not_true_ends_the_story(site: Site, cluster: Cluster) ->
     for board_id in BOARDS.values():
         site.add_board(board_id)
     with pytest.raises(StepFailed, match="Three boards have power") as failed:
-        Story(Console(quiet=True), site, BOARDS).tell()
+        Story(Console(quiet=True), site, BOARDS, time.monotonic()).tell()
     assert "the bridge's log" in str(failed.value)

@@ -25,7 +25,7 @@ import builtins, os
 _import = __import__
 class Small:
     listdir = os.listdir
-    statvfs = lambda path: (512, 512, 200, 100, 100, 0, 0, 0, 0, 255)
+    statvfs = lambda path: (512, 512, 100, 40, 40, 0, 0, 0, 0, 255)
 builtins.__import__ = lambda name, *more: Small if name == "os" else _import(name, *more)
 """
 
@@ -184,7 +184,7 @@ def test_identities_that_are_none(
 def test_too_little_space(board: PtyBoard, order: Order) -> None:
     """A flash that cannot hold the agent is refused before anything is written to it."""
     (board.flash / "boot.py").write_text(SMALL)
-    with pytest.raises(FlashFailed, match=r"has 50 KiB free, \d+ are needed"):
+    with pytest.raises(FlashFailed, match=r"has 20 KiB free, \d+ are needed"):
         carry_out(order)
     assert set(on_flash(board)) == {"boot.py"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,10 +23,11 @@ class StepFailed(Exception):
 class Story:
     """Tells the story of a running site whose boards have just been powered."""
 
-    def __init__(self, console: Console, site: Site, boards: Mapping[str, str]) -> None:
+    def __init__(self, console: Console, site: Site, boards: Mapping[str, str], began: float) -> None:
         self._console = console
         self._site = site
         self._boards = boards
+        self._began = began  # of the whole command, as time.monotonic() has it
         self._step = ""
 
     def tell(self) -> None:
@@ -48,6 +50,7 @@ class Story:
         self._say("Three boards have power. A BoardModel says what they are, a Board object makes each one ours.")
         self._kubectl("apply", "-f", "crds/samples/greenhouse.yaml", "-f", "crds/samples/boards.yaml")
         self._kubectl("wait", "--for=condition=Ready", *[f"board/{name}" for name in self._boards], WAIT)
+        self._console.print(f"  {time.monotonic() - self._began:.1f} s after the start")
         self._kubectl("get", "boards")
 
     def _switch(self) -> None:

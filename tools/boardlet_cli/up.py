@@ -49,7 +49,7 @@ def up(context: str | None, namespace: str, stay: bool | None) -> None:
             board.set_adc(34, 840)
             board.start()
         try:
-            Story(console, site, BOARDS).tell()
+            Story(console, site, BOARDS, began).tell()
             if terminal if stay is None else stay:
                 _stay(console, cluster, folder)
         except KeyboardInterrupt:

@@ -64,10 +64,11 @@ def _mochi(progress: Progress | None, origin: str) -> Programs:
     def build(into: Path) -> None:
         golang.build(MODULE, {"mochi": "."}, into, progress=progress)
 
-    golang.toolchain(MODULE, progress)
     what = "building mochi-mqtt, once for this machine"
     sources = b"".join((MODULE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
     version = f"{_MOCHI_RELEASE}-{hashlib.sha256(sources).hexdigest()[:12]}"
+    if not cache.there("mochi", version):
+        golang.toolchain(MODULE, progress)
     folder = cache.artifact("mochi", version, build, progress=progress, what=what, usual_s=_MOCHI_BUILD_S)
     return Programs("mochi-mqtt", Program(folder / "mochi"), origin)
 

@@ -72,10 +72,12 @@ def built(progress: Progress | None = None) -> Programs:
     def build(into: Path) -> None:
         golang.build(MODULE, _BUILT, into, ldflags=stamp, packages=_PACKAGES, progress=progress)
 
-    golang.toolchain(MODULE, progress)  # first, because it is a piece of work of its own to tell
+    version = f"{release}-{key.hexdigest()[:12]}"
+    if not cache.there("controlplane", version):
+        golang.toolchain(MODULE, progress)  # first, because it is a piece of work of its own to tell
     folder = cache.artifact(
         "controlplane",
-        f"{release}-{key.hexdigest()[:12]}",
+        version,
         build,
         progress=progress,
         what=f"building Kubernetes {release} (kube-apiserver, kubectl, etcd), once for this machine",

@@ -52,6 +52,11 @@ def artifact(
     return final
 
 
+def there(name: str, version: str) -> bool:
+    """Whether `name` at `version` has been made."""
+    return _place(name, version).is_dir()
+
+
 def discard(name: str, version: str) -> None:
     """Remove what is cached as `name` at `version`, so that the next `artifact` makes it again."""
     final = _place(name, version)
