@@ -11,10 +11,16 @@ from virtualboard.pty import PtyBoard
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[PtyBoard]:
+def unpowered(tmp_path: Path) -> PtyBoard:
+    """What is to run at power-on is written before it."""
     try:
-        made = PtyBoard(tmp_path / "board")
+        return PtyBoard(tmp_path / "board")
     except Missing as missing:
         pytest.skip(str(missing))
-    with made:
-        yield made
+
+
+@pytest.fixture
+def board(unpowered: PtyBoard) -> Iterator[PtyBoard]:
+    """At its prompt, because there is nothing to run."""
+    with unpowered:
+        yield unpowered

@@ -124,15 +124,17 @@ def test_a_board_that_hangs(board: PtyBoard) -> None:
         assert time.monotonic() - began < 30
 
 
-def test_looking_does_not_stop_a_board(board: PtyBoard) -> None:
+def test_looking_does_not_stop_a_board(unpowered: PtyBoard) -> None:
     """A main.py that was interrupted to look at the board, or by an error, runs again afterwards."""
-    (board.flash / "main.py").write_text(RUNS)
-    with Device(board.port) as device:
-        device.info()
-    runs(board, 1)
-    with pytest.raises(DeviceError), Device(board.port) as device:
-        device._run("nothing")
-    runs(board, 2)
+    (unpowered.flash / "main.py").write_text(RUNS)
+    with unpowered as board:
+        runs(board, 1)
+        with Device(board.port) as device:
+            device.info()
+        runs(board, 2)
+        with pytest.raises(DeviceError), Device(board.port) as device:
+            device._run("nothing")
+        runs(board, 3)
 
 
 def runs(board: PtyBoard, number: int) -> None:

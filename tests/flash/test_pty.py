@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import serial
@@ -49,12 +49,12 @@ def started(board: PtyBoard) -> int:
 
 
 @pytest.fixture
-def counting(board: PtyBoard) -> PtyBoard:
+def counting(unpowered: PtyBoard) -> Iterator[PtyBoard]:
     """A board whose main.py runs for ever."""
-    (board.flash / "main.py").write_text(COUNT)
-    mpremote(board, "reset")
-    until(lambda: started(board) == 1)
-    return board
+    (unpowered.flash / "main.py").write_text(COUNT)
+    with unpowered:
+        until(lambda: started(unpowered) == 1)
+        yield unpowered
 
 
 def test_files_and_code(board: PtyBoard, tmp_path) -> None:
@@ -90,14 +90,14 @@ def test_a_hard_reset_runs_main_py_again(counting: PtyBoard) -> None:
     until(lambda: started(counting) == 2)
 
 
-def test_a_board_that_nobody_listens_to_goes_on(board: PtyBoard) -> None:
+def test_a_board_that_nobody_listens_to_goes_on(unpowered: PtyBoard) -> None:
     """What it prints meanwhile is lost; it can still be interrupted, used, and switched off."""
-    (board.flash / "main.py").write_text(TALK)
-    mpremote(board, "reset")
-    until(lambda: not board._heard)
-    assert mpremote(board, "exec", "print(6 * 7)") == "42\n"
-    mpremote(board, "reset")
-    until(lambda: not board._heard)
+    (unpowered.flash / "main.py").write_text(TALK)
+    with unpowered as board:
+        until(lambda: not board._heard)
+        assert mpremote(board, "exec", "print(6 * 7)") == "42\n"
+        mpremote(board, "reset")
+        until(lambda: not board._heard)
 
 
 def test_a_long_answer_is_whole(board: PtyBoard) -> None:

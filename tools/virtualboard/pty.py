@@ -41,6 +41,7 @@ for name in {files!r}:
 """
 _CHUNK: Final = 4096
 _PROMPT_S: Final = 10.0
+_SETTLE_S: Final = 3.0  # for an interpreter to start or to be interrupted, on a busy machine
 _TICK_S: Final = 0.002
 _RESTART_S: Final = 0.05  # a program that cannot start does not take the whole processor
 _SIGINT_BIT: Final = 1 << (signal.SIGINT - 1)
@@ -162,7 +163,7 @@ class PtyBoard:
 
     def _settle(self, true: Callable[[], bool]) -> None:
         # The unix port throws away what it has not read when it comes to its prompt; a chip does not.
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + _SETTLE_S
         while not true() and time.monotonic() < deadline:
             if select.select([self._board], [], [], _TICK_S)[0]:
                 data = self._said()
