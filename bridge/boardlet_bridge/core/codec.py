@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 import cbor2
 from boardlet_wire.names import REVISION_MAX
@@ -20,6 +20,10 @@ MAX_DEPTH: Final = 5
 DIGEST_BYTES: Final = 8
 UID_BYTES: Final = 6
 EPOCH_BYTES: Final = 8
+
+INTEGER_MIN: Final = -(2**31)
+INTEGER_MAX: Final = 2**32 - 1
+_SCALARS: Final = frozenset({float, str, bytes, bool, type(None)})
 
 Scalar = bool | int | float | str
 
@@ -53,6 +57,28 @@ def shortest(x: float) -> float:
     return x
 
 
+def printable(text: str) -> str:
+    """The text with a space for whatever could move a terminal's cursor or hide what follows; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def _plain(value: Any, depth: int = 0) -> None:
+    # cbor2 knows tags too (dates, patterns, integers of any length, cycles); PROTOCOL.md section 3 does not.
+    kind = type(value)
+    if kind is int:
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
+            raise MalformedError("an integer is out of range")
+    elif kind is list or kind is dict:
+        if depth >= MAX_DEPTH:
+            raise MalformedError("nested too deep")
+        for item in value.values() if kind is dict else value:
+            _plain(item, depth + 1)
+    elif kind not in _SCALARS:
+        raise MalformedError(f"a {kind.__name__} is no item of the protocol")
+
+
 class Fields:
     """A decoded body: a map with integer keys, read field by field; every getter raises MalformedError."""
 
@@ -75,6 +101,7 @@ class Fields:
             raise MalformedError(f"not CBOR: {error}") from error
         if stream.read(1):
             raise MalformedError("trailing bytes")
+        _plain(fields)
         return cls(fields)
 
     def __contains__(self, key: int) -> bool:
@@ -97,7 +124,7 @@ class Fields:
         value = self.map.get(key)
         if type(value) is not str:
             raise MalformedError(f"key {int(key)} is not text")
-        return "".join(c if c.isprintable() or c == "\n" else " " for c in value[:most])
+        return printable(value[:most])
 
     def flag(self, key: int) -> bool:
         value = self.map.get(key)

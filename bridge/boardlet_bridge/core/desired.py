@@ -72,8 +72,8 @@ def identity_of(items: object) -> Identity | None:
     if type(items) is not list or len(items) < 4:
         raise MalformedError("applied is not an array of four")
     revision = check_revision(items[1])
-    if type(items[3]) is not int:
-        raise MalformedError("generation is not an integer")
+    if type(items[3]) is not int or items[3] < 0:
+        raise MalformedError("generation is not a number")
     if revision == 0:
         return None
     return Identity(check_octets(items[0], UID_BYTES), revision, check_octets(items[2], DIGEST_BYTES), items[3])
@@ -140,6 +140,9 @@ def _mint(board: Board, model: Model, now: float) -> list[Effect]:
     state, values, board.spec_errors = build_state(board, model)
     wanted = digest(state)
     identity = _choose(board, wanted)
+    board.exhausted = identity.revision > REVISION_MAX
+    if board.exhausted:
+        return []
     if board.desired is not None and board.desired.identity == identity:
         return []
     kept = board.desired is not None and board.desired.identity.revision == identity.revision
@@ -192,7 +195,7 @@ def _may_mint(board: Board, now: float) -> bool:
 
 def _mail(board: Board, now: float) -> list[Effect]:
     desired = board.desired
-    if desired is None or board.mint_delayed_until:
+    if desired is None or board.mint_delayed_until or board.exhausted:
         return []
     board.too_large = len(desired.payload) if len(desired.payload) > board.receive_limit else 0
     if board.too_large or board.mailbox == desired.payload:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from boardlet_wire.names import DriverKey, ModelKey, PropertyKey
 from boardlet_wire.seal import digest
 
-from boardlet_bridge.core.codec import Scalar, encode, shortest, single
+from boardlet_bridge.core.codec import Scalar, encode, printable, shortest, single
 
 MODEL_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 4096  # what a board keeps in RAM while it fetches (PROTOCOL.md section 9)
@@ -83,7 +83,9 @@ class Property:
 
 
 def shown(value: Scalar) -> Scalar:
-    """A wire value as people read it: the shortest decimal of a single-precision number."""
+    """A wire value as people read it: the shortest decimal of a number, text without what could move a cursor."""
+    if isinstance(value, str):
+        return printable(value)
     return shortest(value) if isinstance(value, float) else value
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from boardlet_wire.names import REPORTED, Operation, ReportKey
 
-from boardlet_bridge.core.codec import Fields, MalformedError, Scalar, check_revision
+from boardlet_bridge.core.codec import Fields, MalformedError, Scalar, check_revision, single
 from boardlet_bridge.core.desired import identity_of, reconcile
 from boardlet_bridge.core.event import Effect, Refused
 from boardlet_bridge.core.model import Model, ValueRefused
@@ -142,9 +142,14 @@ def _typed(kind: str, value: object) -> Scalar:
     if kind == "String" and isinstance(value, str):
         return value
     if kind == "Integer" and type(value) is int:
+        if value >= 2**31:
+            raise ValueRefused("OutOfRange", f"the board reports {value}, which does not fit 32 bits")
         return value
     if kind == "Number" and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return single(float(value))
+        except ValueError as error:
+            raise ValueRefused("OutOfRange", f"the board reports {value}, which {error}") from error
     raise ValueRefused("WrongType", f"the board reports {value!r:.40}, which is not of type {kind}")
 
 

@@ -125,6 +125,7 @@ class Board:
     desired: Desired | None = None
     spec_errors: tuple[PropertyError, ...] = ()
     too_large: int = 0  # bytes that the board cannot take
+    exhausted: bool = False  # somebody claims the highest revision that there is
     restored_generation: int = 0
     mint_tokens: float = 0.0
     mint_tokens_at: float = -1.0

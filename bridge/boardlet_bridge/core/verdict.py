@@ -57,6 +57,12 @@ def _obstacle(board: Board) -> tuple[str, str] | None:
         return board.model_reason, board.model_message
     if board.restored_generation:
         return "Restored", _restored_message(board)
+    if board.exhausted:
+        return (
+            "RevisionsExhausted",
+            "the board, its mailbox or this object claims the highest revision that there is, so that nothing can be "
+            "asked any more: delete the Board, flash the board anew, create the Board again",
+        )
     if board.too_large:
         sizes = f"the desired state is {board.too_large} bytes, the board takes {board.receive_limit}"
         return "TooLarge", f"{sizes}: use fewer or shorter values"
