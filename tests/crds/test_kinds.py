@@ -54,6 +54,7 @@ def test_samples_apply(cluster: Cluster) -> None:
         ({"driver": {"type": "Adc", "pins": [5]}}, "Adc must be an Integer or a Number"),
         ({"driver": {"type": "GpioOut", "pins": [2]}}, "every pin must be used by one driver only"),
         ({"driver": {"type": "GpioOut", "pins": [5, 6]}}, "must be one pin"),
+        ({"driver": {"type": "GpioOut", "pins": []}}, "should have at least 1 items"),
         ({"driver": {"type": "GpioOut", "pins": [5], "scale": 2}}, "for Adc only"),
         ({"driver": {"type": "GpioOut", "pins": [5], "pull": "Up"}}, "must be set for GpioIn only"),
     ],
@@ -63,6 +64,7 @@ def test_models_that_no_board_could_run_are_refused(cluster: Cluster, fields: di
     with pytest.raises(KubectlFailed) as refused:
         apply(cluster, with_property(**fields))
     assert says in str(refused.value)
+    assert "evaluating rule" not in str(refused.value), "no rule may fail over what another one refuses"
 
 
 def test_indexes_are_a_contract(cluster: Cluster) -> None:

@@ -291,3 +291,45 @@ def test_a_board_with_another_key_is_not_believed(site: Site) -> None:
     one.until("MessagesRefused", "True", "WrongSeal")
     assert one.condition("Connected")[0] != "True"
     assert one.board.pin(LED) is None
+
+
+def test_a_board_that_died_with_its_bridge_is_shown_as_gone(one: Greenhouse) -> None:
+    """A bridge that starts and finds a board dead says so, whatever the status had said before."""
+    before = one.reported(led=False, light=50, door=False)["status"]["reported"]
+    one.site.bridge.kill()
+    one.board.kill()
+    one.site.bridge.start()
+    one.until("Connected", "False", "Gone")
+    assert one.until("Ready", "False", "Gone")["status"]["reported"] == before, "what was known last stays"
+
+
+def test_a_model_without_a_property_of_the_one_before(one: Greenhouse) -> None:
+    """Nothing that the old model had stays in the status, and the new one's properties come."""
+    model = {
+        "apiVersion": "boardlet.dev/v1alpha1",
+        "kind": "BoardModel",
+        "metadata": {"name": "lamp"},
+        "spec": {
+            "properties": [
+                {
+                    "name": "lamp",
+                    "index": 7,
+                    "type": "Boolean",
+                    "access": "ReadWrite",
+                    "default": True,
+                    "driver": {"type": "GpioOut", "pins": [5]},
+                }
+            ]
+        },
+    }
+    one.cluster.run("apply", "-f", "-", stdin=json.dumps(model))
+    one.cluster.run("patch", "board", one.name, "--type=merge", "-p", '{"spec":{"modelRef":{"name":"lamp"}}}')
+    assert one.synced()["status"]["reported"] == {"lamp": True}
+    assert "does not take this status" not in one.site.bridge.log
+
+
+def test_a_property_in_any_script(one: Greenhouse) -> None:
+    """A name that no model can have is told in status.errors, also one of emoji."""
+    one.edit(**{"\U0001f600": 1})
+    one.until("Synced", "False", "PropertyErrors")
+    assert one.object["status"]["errors"][0]["property"] == "\U0001f600"

@@ -90,6 +90,7 @@ def _message(board: Board, letter: str, payload: bytes, now: float) -> list[Effe
 
 def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     meta = obj["metadata"]
+    first = not board.uid
     board.uid = short_uid(meta["uid"])
     board.generation = int(meta.get("generation") or 0)
     board.spec = obj.get("spec") or {}
@@ -98,7 +99,7 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     board.finalizer = FINALIZER in (meta.get("finalizers") or ())
     status = obj.get("status") or {}
     board.recorded = _recorded(board.uid, status.get("desired"))
-    if not board.shown and not board.reported:
+    if first and not board.reported:
         # A bridge that has just started shows what was known last until the board has answered.
         board.reported = dict(status.get("reported") or {})
     return reconcile(board, now)

@@ -7,6 +7,7 @@ Unavailable), or tell an operator (Forbidden, Invalid).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ FINALIZER: Final = "boardlet.dev/mailbox"
 TIMEOUT_S: Final = 15.0
 WATCH_IDLE_S: Final = 90.0  # the API server sends a bookmark every minute
 MAX_MESSAGE: Final = 500
+NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # not as they are
 
 
 class ApiError(Exception):
@@ -127,7 +129,7 @@ class KubeClient:
     ) -> dict[str, Any]:
         assert self._session is not None, "the client is not open"
         headers = self._headers(content)
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else encoded(body)
         try:
             async with self._session.request(
                 method, self.connection.server + path, data=data, headers=headers
@@ -138,6 +140,12 @@ class KubeClient:
                 raise _error(answer.status, await answer.text(), answer.headers.get("Retry-After"))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """The body as JSON that is YAML too: an apply patch is read as YAML, which knows no pairs of surrogates."""
+    text = json.dumps(body, ensure_ascii=False)
+    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode(errors="replace")
 
 
 def _path(plural: str, namespace: str | None = None, name: str = "") -> str:

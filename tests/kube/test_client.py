@@ -1,0 +1,52 @@
+"""The client on a real API server: a status is taken whatever a board or a user has written into it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from boardlet_bridge.kube import connection
+from boardlet_bridge.kube.client import KubeClient
+from boardlet_cli.cluster import Cluster
+from controlplane import ControlPlane
+
+BOARD: dict[str, Any] = {
+    "apiVersion": "boardlet.dev/v1alpha1",
+    "kind": "Board",
+    "metadata": {"name": "g1"},
+    "spec": {"boardID": "k7m2q9xa", "modelRef": {"name": "greenhouse"}},
+}
+EVERY_KIND_OF_CHARACTER = 'ü \U0001f600 "quoted" \\ud83d\\ude00 \x00\x07\n\x7f\x80\x85\x9f\u2028\ufeff\ufffe\uffff'
+
+
+def written(plane: ControlPlane, cluster: Cluster, *reported: dict[str, Any]) -> list[dict[str, Any]]:
+    """What status.reported is after each of these has been applied."""
+    cluster.run("create", "-f", "-", stdin=json.dumps(BOARD))
+    uid = cluster.get("board", "g1")["metadata"]["uid"]
+
+    async def run() -> list[dict[str, Any]]:
+        async with KubeClient(connection.from_file(plane.kubeconfig())) as client:
+            meta = {"name": "g1", "namespace": cluster.namespace, "uid": uid}
+            bodies = [{**BOARD, "metadata": meta, "status": {"reported": values}} for values in reported]
+            for body in bodies:
+                del body["spec"]
+            return [(await client.apply_status("boards", body))["status"]["reported"] for body in bodies]
+
+    return asyncio.run(run())
+
+
+def test_any_text_can_be_written(plane: ControlPlane, cluster: Cluster) -> None:
+    """Emoji and control characters, which YAML knows only in part, arrive as they are, as values and as names."""
+    values = {"label": EVERY_KIND_OF_CHARACTER, "\U0001f600 ü": 1}
+    assert written(plane, cluster, values) == [values]
+
+
+def test_the_last_value_can_go(plane: ControlPlane, cluster: Cluster) -> None:
+    """A board that reports nothing any more, as after a change of its model, has a status that says so."""
+    assert written(plane, cluster, {"led": True}, {}, {"door": False}, {"light": 1.5}) == [
+        {"led": True},
+        {},
+        {"door": False},
+        {"light": 1.5},
+    ]
