@@ -9,6 +9,7 @@ from typing import Final
 PROTOCOL_VERSION: Final = 1
 DEFAULT_HEARTBEAT_S: Final = 60
 DEFAULT_LOG_LEVEL: Final = 1
+AWAKE_S: Final = 20  # a board that sleeps between its turns is awake for at most this long (section 10)
 REVISION_MAX: Final = 2**31 - 1
 
 SESSION, DESIRED, REPORTED, COMMAND, WANT, FILE = "s", "d", "r", "c", "w", "f"
@@ -38,6 +39,7 @@ class SessionKey(IntEnum):
     REFUSED = 15
     CRASH = 16
     SAFE_MODE = 17
+    SLEEP_S = 18
 
 
 class SessionState(IntEnum):
@@ -82,6 +84,7 @@ class SettingKey(IntEnum):
 
     HEARTBEAT_S = 0
     LOG_LEVEL = 1
+    SLEEP_S = 2
 
 
 class RefusalCode(IntEnum):

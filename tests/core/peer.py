@@ -84,6 +84,10 @@ class BoardSide:
     def gone(self, epoch: bytes | None = None) -> Message:
         return self._close("s", {0: 1, 1: 0, 2: epoch or self.epoch, 3: 1}, b"")
 
+    def asleep(self, seconds: int | None = 600, epoch: bytes | None = None) -> Message:
+        body: dict[int, Any] = {0: 1, 1: 2, 2: epoch or self.epoch, 3: 1}
+        return self._close("s", body if seconds is None else {**body, 18: seconds}, b"")
+
     def report(self, body: dict[int, Any] | None = None) -> Message:
         sent = {-1: self.sequence, **(body or {})}
         self.sequence += 1

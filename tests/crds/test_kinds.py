@@ -100,6 +100,21 @@ def test_board_ids_are_fixed(cluster: Cluster) -> None:
         apply(cluster, {**BOARD, "spec": {**BOARD["spec"], "boardID": "aaaaaaaa"}})
 
 
+def test_a_sleeping_board_may_stay_away_for_its_sleep(cluster: Cluster) -> None:
+    """maxOfflineSeconds below sleepSeconds is refused in words that say what must be; alone or above it is taken."""
+
+    def settings(**fields: int) -> None:
+        apply(cluster, {**BOARD, "spec": {**BOARD["spec"], "settings": fields}})
+
+    settings(sleepSeconds=600, maxOfflineSeconds=600)
+    settings(maxOfflineSeconds=10)
+    settings(sleepSeconds=86400)
+    with pytest.raises(KubectlFailed, match=r"maxOfflineSeconds.*must be at least sleepSeconds"):
+        settings(sleepSeconds=600, maxOfflineSeconds=599)
+    with pytest.raises(KubectlFailed, match="greater than or equal to 1"):
+        settings(sleepSeconds=0)
+
+
 def test_a_new_board_shows_pending_at_once(cluster: Cluster) -> None:
     """Conditions and settings are there before any bridge has looked, so that `kubectl wait` works from the start."""
     apply(cluster, BOARD)

@@ -102,6 +102,7 @@ def as_json(item: object) -> object:
 def messages() -> list[dict[str, object]]:
     model = encode(MODEL)
     state = encode({0: True, 1: 21.5, -1: short(model), -3: {0: 30}})
+    sleepy = {0: True, -1: short(model), -3: {2: 3600}}
     applied = [UID, 9, short(state), 4]
     birth = {
         0: 1, 1: 1, 2: EPOCH, 3: 1, 4: 17, 5: 1, 6: "0.1.0", 7: "esp32", 8: "ESP32 module", 9: 11014, 10: "1.25.0",
@@ -124,8 +125,10 @@ def messages() -> list[dict[str, object]]:
         message("want", "w", {0: short(model), 1: 0, 2: 900}),
         message("file", "f", {0: short(model), 1: 0, 2: len(model), 3: model}),
         message("no such file", "f", {0: short(b"z"), 4: 1}),
+        message("asleep", "s", {0: 1, 1: 2, 2: EPOCH, 3: 1, 18: 3600}),
         part("model", MODEL, model),
         part("state", cbor2.loads(state), state),
+        part("state with sleep", sleepy, encode(sleepy)),
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from boardlet_wire.names import DESIRED, REPORTED, SESSION, WANT
 
 from boardlet_bridge.core.codec import DIGEST_BYTES, UID_BYTES, MalformedError
+from boardlet_bridge.core.condition import Condition
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.desired import read_mailbox, reconcile
 from boardlet_bridge.core.event import (
@@ -31,7 +32,7 @@ from boardlet_bridge.core.event import (
 from boardlet_bridge.core.file import read_want
 from boardlet_bridge.core.report import model_changed, read_report
 from boardlet_bridge.core.session import broker_down, broker_up, read_session, tick
-from boardlet_bridge.core.state import Board, Identity, Limits
+from boardlet_bridge.core.state import Board, Identity, Limits, Link
 from boardlet_bridge.core.verdict import conditions
 
 FINALIZER: Final = "boardlet.dev/mailbox"
@@ -131,11 +132,27 @@ def _suspect(board: Board, effects: list[Effect], now: float) -> None:
 
 
 def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
+    board.unshown |= values_changed
     decided = conditions(board)
     if decided == board.shown:
-        return [WriteStatus(urgent=False)] if values_changed else []
-    passing = any(c.type == "Synced" and c.reason in ("Pending", "Asking") for c in decided)
-    if passing and now < board.hold_until:
-        return [Wake(board.hold_until)]
-    board.shown = decided
-    return [WriteStatus(urgent=True)]
+        urgent = False
+        if not board.unshown:
+            return []
+    elif now < (until := _passing(board, decided)):
+        return [Wake(until)]
+    else:
+        urgent = True
+    board.shown, board.unshown = decided, False
+    return [WriteStatus(urgent)]
+
+
+def _passing(board: Board, decided: tuple[Condition, ...]) -> float:
+    # Until when this may settle by itself and cost no write of its own.
+    until = 0.0
+    if any(c.type == "Synced" and c.reason in ("Pending", "Asking") for c in decided):
+        until = board.hold_until
+    if board.link is Link.ASKING or [c for c in decided if c.type != "Connected"] == [
+        c for c in board.shown if c.type != "Connected"
+    ]:
+        until = max(until, board.awake_until)  # a sleeping board's turn: it answers, and sleeps again
+    return until

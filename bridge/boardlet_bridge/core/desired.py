@@ -130,6 +130,8 @@ def build_state(board: Board, model: Model) -> tuple[bytes, dict[int, Scalar], t
         changed[SettingKey.HEARTBEAT_S] = board.heartbeat_s
     if level != DEFAULT_LOG_LEVEL:
         changed[SettingKey.LOG_LEVEL] = level
+    if board.sleep_s:
+        changed[SettingKey.SLEEP_S] = board.sleep_s
     state: dict[int, object] = {StateKey.MODEL: model.digest, **values}
     if changed:
         state[StateKey.SETTINGS] = changed

@@ -15,7 +15,11 @@ LINKS: Final[dict[Link, tuple[str, str]]] = {
     Link.ASKING: (UNKNOWN, "asked the board, waiting for its answer"),
     Link.LIVE: (TRUE, "the board answers in its present session"),
     Link.GONE: (FALSE, "the board's connection to the broker has ended"),
-    Link.ASLEEP: (FALSE, "the board said that it sleeps"),
+    Link.ASLEEP: (
+        UNKNOWN,
+        "the broker remembers that the board sleeps; it is believed once it has woken and answered this bridge",
+    ),
+    Link.OVERDUE: (FALSE, "the board has not woken from its sleep in time: check its battery and its network"),
     Link.SILENT: (FALSE, "the board has not been heard for longer than its heartbeat allows"),
     Link.NEVER: (FALSE, "no board with this id answers on this broker: flash one, or check its power, network and id"),
     Link.VERSION: (FALSE, "the board speaks a newer protocol than this bridge: upgrade the bridge"),

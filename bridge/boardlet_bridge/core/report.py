@@ -74,7 +74,8 @@ def read_report(board: Board, payload: bytes, now: float) -> list[Effect]:
     if board.nonce and report.nonce == board.nonce:
         return _answered(board, report, now)
     if not board.live:
-        return ask_once(board, now)
+        # Who sleeps is not asked: it would not hear, and this is a message of before.
+        return [Refused("duplicate", "a report of before its sleep")] if board.sleep else ask_once(board, now)
     if report.sequence < board.next_sequence:
         return [Refused("duplicate", f"sequence {report.sequence}, {board.next_sequence} was due")]
     board.deadline = now + board.patience_s

@@ -31,10 +31,11 @@ from boardlet_bridge.core.codec import (
 )
 from boardlet_bridge.core.desired import identity_of, reconcile
 from boardlet_bridge.core.event import Effect, Publish, Refused, Wake
-from boardlet_bridge.core.state import Birth, Board, Identity, Link
+from boardlet_bridge.core.state import Birth, Board, Identity, Link, Sleep
 
 MAX_TEXT: Final = 64
 MAX_CRASH: Final = 1024
+MAX_SLEEP_S: Final = 2**31 - 1
 REPORT_FOLLOWS_S: Final = 1.0  # the report follows such a birth at once; a busy board needs a moment
 INTRODUCTION_S: Final = 2.0  # a birth within this time of command 1 is taken as its answer
 CAUSES: Final = {
@@ -93,6 +94,8 @@ def broker_up(board: Board, now: float) -> list[Effect]:
         board.deadline = now + board.patience_s
         board.hold_until = max(board.hold_until, now + board.limits.pending_grace_s)
         effects += arm(board, now)
+    if board.link is Link.ASLEEP:
+        return effects  # nobody would hear the question; it is asked when the board wakes
     # A retained `gone` may be the late will of an older connection, so such a board is asked too.
     known = board.link is Link.ASKING and bool(board.epoch)
     return effects + ask(board, now, Operation.REPORT if known else Operation.INTRODUCE)
@@ -103,7 +106,9 @@ def broker_down(board: Board, reason: str) -> list[Effect]:
     board.broker_up = board.mailbox_known = board.session_cleared = False
     board.mailbox, board.mailbox_identity = b"", None
     board.link, board.link_detail = Link.BROKER, reason
-    board.epoch, board.birth, board.nonce = b"", None, b""
+    board.epoch, board.nonce = b"", b""
+    if board.sleep is None:
+        board.birth = None  # who sleeps is still asleep when the broker is back, and will say nothing until it wakes
     return []
 
 
@@ -128,17 +133,34 @@ def read_session(board: Board, payload: bytes, now: float) -> list[Effect]:
         return [Refused("stale_will", "a session of an older connection ended late")]
     if board.link is Link.VERSION:
         board.link = Link.GONE
+    if state == SessionState.ASLEEP:
+        return _asleep(board, fields, epoch, now)
     if not board.epoch and board.link is Link.ASKING:
         # Asked already: the answer, or the deadline, says more than a will of an unknown connection.
         return []
     board.epoch = epoch
     board.nonce = b""
-    board.link = Link.ASLEEP if state == SessionState.ASLEEP else Link.GONE
-    board.link_detail = ""
+    board.link, board.link_detail = Link.GONE, ""
     return []
 
 
+def _asleep(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect]:
+    if board.sleep is None or board.sleep.epoch != epoch:
+        known = SessionKey.SLEEP_S in fields
+        allowed = board.allowed_s(fields.integer(SessionKey.SLEEP_S, 0, MAX_SLEEP_S) if known else board.sleep_s)
+        board.sleep = Sleep(epoch, now + allowed, allowed, proven=board.live)
+        if epoch != board.epoch:
+            board.birth = None  # of an earlier session
+    # Else it is the same word again, as after a reconnect of the broker's: its time runs on.
+    board.epoch, board.nonce = epoch, b""
+    board.link, board.link_detail = Link.ASLEEP, ""
+    board.deadline = board.sleep.until
+    return arm(board, now)
+
+
 def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect]:
+    if board.sleep is not None and board.sleep.epoch == epoch:
+        return [Refused("duplicate", "the birth of a session that has ended in sleep")]
     birth, applied, refused = read_birth(fields)
     board.birth = birth
     if applied:
@@ -146,6 +168,9 @@ def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect
     board.applied, board.refused = applied, refused
     if epoch == board.epoch and board.link in (Link.LIVE, Link.ASKING):
         return reconcile(board, now)
+    if board.asleep:
+        board.awake_until = now + board.limits.awake_s
+    board.sleep = None
     board.epoch = epoch
     board.link = Link.ASKING if board.broker_up else Link.WAITING
     board.link_detail = ""
@@ -208,11 +233,11 @@ def refusal_of(items: list[object]) -> tuple[int, bytes, int]:
 def tick(board: Board, now: float) -> list[Effect]:
     """Deadlines: a question that was not answered, a board that fell silent."""
     effects: list[Effect] = []
-    if board.link in (Link.ASKING, Link.LIVE):
+    if board.link in (Link.ASKING, Link.LIVE, Link.ASLEEP):
         if now >= board.deadline:
             seen = board.link is Link.LIVE or bool(board.epoch)
-            board.link = Link.SILENT if seen else Link.NEVER
-            board.link_detail = ""
+            late = Link.OVERDUE if board.link is Link.ASLEEP else Link.SILENT
+            board.link, board.link_detail = late if seen else Link.NEVER, ""
         else:
             effects += arm(board, now)
             if board.nonce and now >= board.asked_at + board.limits.ask_again_s:

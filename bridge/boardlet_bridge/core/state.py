@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from boardlet_wire.names import DEFAULT_HEARTBEAT_S, Health
+from boardlet_wire.names import AWAKE_S, DEFAULT_HEARTBEAT_S, Health
 
 from boardlet_bridge.core.codec import Scalar
 from boardlet_bridge.core.condition import Condition
@@ -20,6 +20,9 @@ from boardlet_bridge.core.model import Model
 
 # A board that has not said its receive limit yet is taken to have the smallest one of PROTOCOL.md's agents.
 ASSUMED_RECEIVE_LIMIT: Final = 512
+# A board that sleeps may miss one turn, and a radio needs a minute to join its network, before it counts as overdue.
+MISSED_TURNS: Final = 2
+JOINING_S: Final = 60
 
 
 class Link(Enum):
@@ -31,6 +34,7 @@ class Link(Enum):
     LIVE = "Answered"
     GONE = "Gone"
     ASLEEP = "Asleep"
+    OVERDUE = "Overdue"
     SILENT = "Silent"
     NEVER = "NeverSeen"
     VERSION = "UnsupportedProtocol"
@@ -52,6 +56,8 @@ class Limits:
     """Edits of one board that are passed on without delay (a board's flash is written once for each)."""
     mint_interval_s: float = 5.0
     """After the burst, one edit of a board in this time."""
+    awake_s: float = AWAKE_S
+    """A sleeping board's turn takes at most this long; that it was awake meanwhile costs no status write."""
     suspicion_s: float = 300.0
     """MessagesRefused stays True for this time after the last refused message."""
 
@@ -77,6 +83,16 @@ class Desired:
     identity: Identity
     values: Mapping[int, Scalar]
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A board's word that it sleeps, which ends a session."""
+
+    epoch: bytes
+    until: float  # later is overdue
+    allowed_s: int
+    proven: bool  # said in a session that this bridge has heard live; else it is a memory of the broker's
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +167,8 @@ class Board:
     deadline: float = 0.0
     armed: float = 0.0  # the time of the Wake that will look at the deadline
     next_sequence: int = 0
+    sleep: Sleep | None = None  # until the next session begins
+    awake_until: float = 0.0  # of a board that has woken from its sleep
 
     # Reported
     applied: Identity | None = None
@@ -166,6 +184,7 @@ class Board:
     # What was last decided to be shown
     shown: tuple[Condition, ...] = ()
     hold_until: float = 0.0
+    unshown: bool = False  # values have changed since
 
     @property
     def heartbeat_s(self) -> int:
@@ -179,13 +198,33 @@ class Board:
         return max(self.heartbeat_s, former) * self.limits.grace_factor
 
     @property
+    def sleep_s(self) -> int:
+        """How long the object asks the board to sleep between its turns; 0: not at all."""
+        return int((self.spec.get("settings") or {}).get("sleepSeconds") or 0)
+
+    def allowed_s(self, sleeps_s: int) -> int:
+        """How long a board that says it sleeps for `sleeps_s` may stay away; it may not know the newest spec yet."""
+        most = (self.spec.get("settings") or {}).get("maxOfflineSeconds")
+        return max(int(most), sleeps_s) if most else MISSED_TURNS * sleeps_s + JOINING_S
+
+    @property
     def live(self) -> bool:
         return self.link is Link.LIVE
 
     @property
+    def asleep(self) -> bool:
+        """Whether the board sleeps, by its own word in a session that this bridge has heard, and is not late yet."""
+        return self.link is Link.ASLEEP and self.sleep is not None and self.sleep.proven
+
+    @property
+    def present(self) -> bool:
+        """Whether the board's last word may be shown: it answers, or sleeps in order."""
+        return self.live or self.asleep
+
+    @property
     def confirmed(self) -> bool:
         """Whether the board, in its present session, has said that it runs exactly what is asked."""
-        return self.live and self.desired is not None and self.desired.identity.same(self.applied)
+        return self.present and self.desired is not None and self.desired.identity.same(self.applied)
 
     @property
     def receive_limit(self) -> int:

@@ -24,7 +24,8 @@ def cut(message: str) -> str:
 
 def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, Any]:
     """The Board's status now; `previous` gives transition times, `wall` is the present time as RFC 3339."""
-    status: dict[str, Any] = {"conditions": _conditions(conditions(board), previous, wall)}
+    board.shown = conditions(board)
+    status: dict[str, Any] = {"conditions": _conditions(board.shown, previous, wall)}
     if board.confirmed and board.applied is not None:
         status["observedGeneration"] = board.applied.generation
     elif "observedGeneration" in previous:

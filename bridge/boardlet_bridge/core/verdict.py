@@ -32,6 +32,8 @@ def _connected(board: Board) -> Condition:
     detail = f" ({board.link_detail})" if board.link_detail else ""
     if board.rival:
         return _condition(board, "Connected", UNKNOWN, "DuplicateBoardID", _rival_message(board))
+    if board.asleep and board.sleep is not None:
+        status, message = TRUE, f"the board sleeps between its turns; it is late after {board.sleep.allowed_s} s"
     return _condition(board, "Connected", status, board.link.value, message + detail)
 
 
@@ -84,12 +86,14 @@ def _obstacle(board: Board) -> tuple[str, str] | None:
 
 def _synced(board: Board) -> Condition:
     obstacle = _obstacle(board)
-    if not board.live:
+    if not board.present:
         # Never a claim about a board that is not there; but the reason may already say what its user must do.
         reason, message = obstacle or (board.link.value, "not known while the board does not answer")
         return _condition(board, "Synced", UNKNOWN, reason, message)
     if obstacle:
         return _condition(board, "Synced", FALSE, *obstacle)
+    if board.asleep and not (board.confirmed and board.applied and board.applied.generation == board.generation):
+        return _condition(board, "Synced", FALSE, "Pending", "it waits in the mailbox until the board wakes")
     if not board.confirmed or board.desired is None or board.desired.identity.generation != board.generation:
         return _condition(board, "Synced", FALSE, "Pending", "sent, the board has not confirmed it yet")
     if board.applied is None or board.applied.generation != board.generation:
@@ -107,7 +111,7 @@ def _synced(board: Board) -> Condition:
 
 
 def _healthy(board: Board) -> Condition:
-    if not board.live or board.birth is None:
+    if not board.present or board.birth is None:
         return _condition(board, "Healthy", UNKNOWN, board.link.value, "not known while the board does not answer")
     if board.birth.safe_mode or board.health == Health.SAFE_MODE:
         message = "four boots in a row failed: only network and agent run; see status.board.lastCrash"
