@@ -27,7 +27,7 @@ INT64 = 2**63
 def writable(status: Any) -> None:
     """Fail on what JSON, the API server's numbers or crds/boards.yaml do not allow."""
     json.dumps(status, allow_nan=False).encode()
-    for value in status["reported"].values():
+    for value in status.get("reported", {}).values():
         assert isinstance(value, str) or (math.isfinite(value) and abs(value) < INT64), value
     assert status.get("desired", {}).get("revision", 0) < 2**31
     assert 0 <= status.get("observedGeneration", 0) < INT64

@@ -106,6 +106,34 @@ def test_broker_restart_losing_its_store(one: Greenhouse) -> None:
     assert one.board.pin(LED) == 0
 
 
+def test_bridge_that_starts_without_its_broker_says_so(one: Greenhouse) -> None:
+    """A bridge that comes up while the broker is away takes back what its predecessor claimed, and keeps the values."""
+    one.reported(led=False, light=50)
+    one.site.bridge.stop()
+    one.site.broker.stop()
+    one.site.bridge.process.start()
+    obj = one.until("Connected", "Unknown", "BrokerUnreachable")
+    assert one.condition("Ready", obj) == ("Unknown", "BrokerUnreachable")
+    assert obj["status"]["reported"]["light"] == 50
+    assert one.site.bridge.metric('boardlet_status_writes_total{outcome="rejected"}') == 0
+
+
+def test_values_that_end_are_taken_from_the_status(one: Greenhouse) -> None:
+    """A status that loses its last reported value can be written: another model has other properties."""
+    one.reported(led=False)
+    body = {
+        "apiVersion": "boardlet.dev/v1alpha1",
+        "kind": "BoardModel",
+        "metadata": {"name": "bare"},
+        "spec": {"properties": [{"name": "x", "index": 9, "type": "Boolean", "access": "ReadOnly"}]},
+    }
+    one.cluster.run("create", "-f", "-", stdin=json.dumps(body))
+    one.cluster.run("patch", "board", one.name, "--type=merge", "-p", '{"spec":{"modelRef":{"name":"bare"}}}')
+    obj = one.synced()
+    assert not obj["status"].get("reported")
+    assert one.site.bridge.metric('boardlet_status_writes_total{outcome="rejected"}') == 0
+
+
 def test_broker_away_is_unknown(one: Greenhouse) -> None:
     """While the broker is away nothing is claimed about boards; an edit made meanwhile is not lost."""
     one.site.broker.stop()

@@ -37,7 +37,8 @@ def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, 
             "digest": identity.digest.hex(),
             "generation": identity.generation,
         }
-    status["reported"] = {name: shown(value) for name, value in sorted(board.reported.items())}
+    if board.reported:  # an empty map, where there was a full one, is refused: the API server makes null of it
+        status["reported"] = {name: shown(value) for name, value in sorted(board.reported.items())}
     # A spec may name properties with words of any length; cut ones must stay different, or the write is refused.
     errors = {error.property[:MAX_NAME]: error for error in property_errors(board)}
     if errors:
