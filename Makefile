@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test bench lint lock clean help
+.PHONY: demo test faults bench lint lock clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -22,6 +22,9 @@ demo: $(VENV)/.ready   ## the whole product on this machine: control plane, brok
 
 test: $(VENV)/.ready   ## the whole test suite
 	@$(BIN)/python -m pytest
+
+faults: $(VENV)/.ready ## the fault suite with all its faults (about twenty minutes); a table, and build/faults.json
+	@BOARDLET_FAULTS=full $(BIN)/python -m pytest --timeout 900 tests/faults
 
 bench: $(VENV)/.ready  ## latencies against their floor, bytes, sizes, start-up; a table, and build/bench.json
 	@$(BIN)/python -m bench

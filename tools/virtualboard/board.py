@@ -111,6 +111,10 @@ class VirtualBoard:
         """Pull an input pin from outside."""
         self._write(f"pin{number}", level)
 
+    def adc(self, number: int) -> int | None:
+        """The voltage on an analogue pin, None if none was ever put there."""
+        return self._read(f"adc{number}")
+
     def set_adc(self, number: int, raw: int) -> None:
         """Put a voltage on an analogue pin, 0 to 65535."""
         self._write(f"adc{number}", raw)

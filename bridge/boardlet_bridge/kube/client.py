@@ -25,6 +25,7 @@ TIMEOUT_S: Final = 15.0
 WATCH_IDLE_S: Final = 90.0  # the API server sends a bookmark every minute
 MAX_MESSAGE: Final = 500
 NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # not as they are
+LONGEST_PATIENCE_S: Final = 60.0  # however long a Retry-After asks for
 
 
 class ApiError(Exception):
@@ -160,7 +161,8 @@ def _error(status: int, text: str, retry_after: str | None) -> ApiError:
         message = text
     message = f"{status}: {message}"[:MAX_MESSAGE]
     if status == 429 or (retry_after and status >= 500):
-        return Throttled(message, float(retry_after) if retry_after and retry_after.isdigit() else 1.0)
+        asked = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+        return Throttled(message, min(asked, LONGEST_PATIENCE_S))
     # A token that is being rotated, and roles that a starting API server has not read yet, are a matter of time.
     if status >= 500 or status in (401, 403):
         return Unavailable(message)

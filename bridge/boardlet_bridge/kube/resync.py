@@ -14,13 +14,15 @@ from typing import Any, Final
 
 import structlog
 
-from boardlet_bridge.kube.client import ApiError, Gone, KubeClient, NotFound
+from boardlet_bridge.kube.client import ApiError, Gone, KubeClient, NotFound, Throttled, Unavailable
 from boardlet_bridge.kube.handlers import BOARDS, Change, WatchSink
 
 PAGE: Final = 500
 MODELS: Final = "boardmodels"
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
+FIRST_LISTING_S: Final = 5.0  # the longest pause of a bridge that serves nothing until it has listed
+PAGE_TRIES: Final = 5  # what was listed so far is worth some patience: a large list may never come without a failure
 SOON_S: Final = 10.0  # what was deleted between the first listing and the begin of the watch is found then
 
 log = structlog.get_logger("resync")
@@ -53,7 +55,7 @@ class Resync:
             except ApiError as error:
                 waiting(str(error))
             await asyncio.sleep(random.uniform(pause / 2, pause))
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            pause = min(2 * pause, FIRST_LISTING_S)
 
     async def run(self, interval_s: float) -> None:
         """List every `interval_s` seconds, a tenth of it early at random, and when asked."""
@@ -85,9 +87,10 @@ class Resync:
             token = ""
             while True:
                 try:
-                    page = await self._client.list_page(plural, PAGE, token, namespace)
+                    page = await self._page(plural, token, namespace)
                 except Gone:  # the listing took longer than the cluster keeps its pages
                     token = ""
+                    await asyncio.sleep(random.uniform(FIRST_PAUSE_S / 2, FIRST_PAUSE_S))
                     continue
                 for obj in page["items"]:
                     obj["metadata"].pop("managedFields", None)
@@ -103,6 +106,19 @@ class Resync:
                     break
         for name in known.keys() - seen:
             await self._ask(plural, name, tell)
+
+    async def _page(self, plural: str, token: str, namespace: str | None) -> dict[str, Any]:
+        pause = FIRST_PAUSE_S
+        for left in reversed(range(PAGE_TRIES)):
+            try:
+                return await self._client.list_page(plural, PAGE, token, namespace)
+            except (Throttled, Unavailable) as error:
+                if not (token and left):  # without a first page there is nothing to go on with
+                    raise
+                patience = error.retry_after_s if isinstance(error, Throttled) else 0.0
+            await asyncio.sleep(max(patience, random.uniform(pause / 2, pause)))
+            pause *= 2
+        raise AssertionError("the last try returns or raises")
 
     async def guard(self) -> None:
         """Hold one idle watch, and list anew when it comes back after an outage: the cluster may be another then."""

@@ -1,0 +1,62 @@
+"""The fault suite: how many faults a run injects, fleets, and the table that says how every case ended.
+
+`make test` runs every case with few faults, `make faults` (BOARDLET_FAULTS=full) with as many as docs/faults.md tells.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boardlet_cli.cluster import Cluster
+from boardlet_cli.site import Site
+from controlplane import ControlPlane
+from fleet import Fleet
+from judge import FULL, Case, MakeFleet, Row
+
+BUILD = Path(__file__).parents[2] / "build"
+_rows = pytest.StashKey[list[Row]]()
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """The row of this test in the table."""
+    row = Row(request.node.nodeid.rsplit("::", 1)[1].removeprefix("test_").replace("_", " "))
+    request.config.stash.setdefault(_rows, []).append(row)
+    began = time.monotonic()
+    yield Case(row)
+    row.seconds = round(time.monotonic() - began, 1)
+
+
+@pytest.fixture
+def make_fleet(cluster: Cluster, plane: ControlPlane, make_site: Callable[..., Site]) -> MakeFleet:
+    """Makes a fleet with a site of its own; returns when every board is as its object says."""
+
+    def make(count: int, seed: int = 1, site: Site | None = None, **settings: Any) -> Fleet:
+        own = {"status_interval_s": 1, "mint_interval_s": 0.5, "log_level": "info", **settings}
+        fleet = Fleet(site or make_site(own), cluster, plane.kubeconfig(), count, seed)
+        assert not (found := fleet.settled()), "\n".join(found)
+        return fleet
+
+    return make
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table and write build/faults.json."""
+    rows = config.stash.get(_rows, [])
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    titles = ("case", "faults injected", "boards", "edits", "lost", "differences", "s")
+    cells = [titles, *(tuple(str(value) for value in asdict(row).values()) for row in rows)]
+    widths = [max(len(line[n]) for line in cells) for n in range(len(titles))]
+    for line in cells:
+        terminalreporter.line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    BUILD.mkdir(exist_ok=True)
+    report = {"full": FULL, "cases": [asdict(row) for row in rows]}
+    (BUILD / "faults.json").write_text(json.dumps(report, indent=1) + "\n")
