@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from typing import Final
+
+import structlog
 
 from boardlet_bridge.runtime import logs, settings
 from boardlet_bridge.runtime.wiring import Bridge, ConfigurationError
 
 # kopf's thread and the main loop hand an edit to each other: neither may wait the usual 5 ms for the interpreter.
 SWITCH_S: Final = 0.0002
+
+log = structlog.get_logger("bridge")
 
 
 def main() -> int:
@@ -22,6 +27,8 @@ def main() -> int:
         print(f"boardlet-bridge: {error}", file=sys.stderr)
         return 2
     logs.configure(chosen.log_level, chosen.log_format)
+    for said in settings.unknown_variables(os.environ):
+        log.warning(said)
     sys.setswitchinterval(SWITCH_S)
     try:
         asyncio.run(_run(chosen))

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -27,8 +26,7 @@ class Api:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Api:
-        with TemporaryDirectory() as folder:
-            context = self._described.ssl_context(Path(folder))
+        context = self._described.ssl_context()
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
         started = asyncio.Event()
         self._task = asyncio.create_task(self._watch(started))

@@ -58,7 +58,7 @@ async def edits(api: Api, pins: Pins, name: str, count: int) -> tuple[list[float
                 obj["metadata"]["name"] == name
                 and status.get("observedGeneration") == obj["metadata"]["generation"]
                 and obj["spec"]["properties"].get("led") is value
-                and status["reported"].get("led") is value
+                and status.get("reported", {}).get("led") is value
                 and any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
             )
 

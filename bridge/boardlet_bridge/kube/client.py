@@ -10,8 +10,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import aiohttp
@@ -71,8 +69,7 @@ class KubeClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> KubeClient:
-        with TemporaryDirectory() as folder:
-            context = self.connection.ssl_context(Path(folder))
+        context = self.connection.ssl_context()
         connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=60)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
@@ -112,7 +109,10 @@ class KubeClient:
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
 
     def _headers(self, content: str = "application/json") -> dict[str, str]:
-        token = self.connection.bearer()
+        try:
+            token = self.connection.bearer()
+        except OSError as error:
+            raise Unavailable(f"cannot read the token for the API server: {error}") from error
         headers = {"Accept": "application/json", "Content-Type": content}
         return {**headers, "Authorization": f"Bearer {token}"} if token else headers
 

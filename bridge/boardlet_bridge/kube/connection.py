@@ -11,6 +11,7 @@ import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import yaml
@@ -39,18 +40,30 @@ class Connection:
         """The token of now, None where a certificate speaks."""
         return self.token_file.read_text().strip() if self.token_file else self.token
 
-    def ssl_context(self, write: Path) -> ssl.SSLContext:
-        """Trusts the cluster's authority and shows the client certificate, which passes through a file in `write`."""
-        context = ssl.create_default_context(cadata=self.ca)
+    def ssl_context(self) -> ssl.SSLContext:
+        """Trusts the cluster's authority and shows the client certificate; raises ConnectionInvalid."""
+        try:
+            context = ssl.create_default_context(cadata=self.ca)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConnectionInvalid(f"the authority of {self.server} is no PEM certificate: {error}") from error
         if self.insecure:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if self.certificate and self.key:
-            pair = write / "client.pem"
-            pair.touch(mode=0o600)
-            pair.write_text(self.certificate + "\n" + self.key)
-            context.load_cert_chain(pair)
-            pair.unlink()
+            self._show(context, self.certificate + "\n" + self.key)
         return context
+
+    def _show(self, context: ssl.SSLContext, pair: str) -> None:
+        # ssl takes a certificate from a file only. A token needs none, so that a pod needs nothing to write to.
+        try:
+            with TemporaryDirectory() as folder:
+                path = Path(folder) / "client.pem"
+                path.touch(mode=0o600)
+                path.write_text(pair)
+                context.load_cert_chain(path)
+        except ssl.SSLError as error:
+            raise ConnectionInvalid(f"the client certificate for {self.server} is not PEM: {error}") from error
+        except OSError as error:
+            raise ConnectionInvalid(f"the client certificate has to pass through a temporary file: {error}") from error
 
 
 def find(kubeconfig: Path | None = None, context: str | None = None) -> Connection:
@@ -82,22 +95,30 @@ def from_file(path: Path, context: str | None = None) -> Connection:
     """One context of a kubeconfig; raises ConnectionInvalid."""
     try:
         config = yaml.safe_load(path.read_text())
-        chosen = context or config["current-context"]
-        names = _named(config, "contexts", "context", chosen)
-        cluster = _named(config, "clusters", "cluster", names["cluster"])
-        user = _named(config, "users", "user", names["user"])
+        if not isinstance(config, dict):
+            raise ValueError("it is empty, or no kubeconfig")
+        chosen = context or config.get("current-context")
+        if not chosen:
+            raise ValueError("it has no current-context: name one with --context")
+        names = _named(config, "context", chosen)
+        cluster = _named(config, "cluster", names["cluster"])
+        user = _named(config, "user", names["user"])
         return _connection(path, names, cluster, user)
     except OSError as error:
         raise ConnectionInvalid(f"cannot read the kubeconfig: {error}") from error
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ConnectionInvalid(f"kubeconfig {path}: {error!r}") from error
+    except KeyError as error:
+        raise ConnectionInvalid(f"kubeconfig {path}: {error} is missing") from error
+    except (yaml.YAMLError, TypeError, AttributeError, ValueError) as error:
+        raise ConnectionInvalid(f"kubeconfig {path}: {' '.join(str(error).split())}") from error
 
 
-def _named(config: Any, plural: str, singular: str, name: str) -> dict[str, Any]:
-    for entry in config.get(plural) or ():
+def _named(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    entries = config.get(f"{kind}s") or ()
+    for entry in entries:
         if entry["name"] == name:
-            return entry.get(singular) or {}
-    raise ValueError(f"has no {singular} {name!r}")
+            return entry.get(kind) or {}
+    there = ", ".join(str(entry["name"]) for entry in entries) or "none"
+    raise ValueError(f"it has no {kind} {name!r}, there is {there}")
 
 
 def _connection(path: Path, names: dict[str, Any], cluster: dict[str, Any], user: dict[str, Any]) -> Connection:
@@ -106,6 +127,8 @@ def _connection(path: Path, names: dict[str, Any], cluster: dict[str, Any], user
             f"kubeconfig {path}: exec plugins are not run by the bridge: give it a service account's token "
             "(kubectl create token boardlet-bridge -n boardlet-system)"
         )
+    if not str(cluster["server"]).startswith(("https://", "http://")):
+        raise ValueError(f"server {cluster['server']!r} must begin with https://")
     token_file = user.get("tokenFile")
     return Connection(
         server=cluster["server"],

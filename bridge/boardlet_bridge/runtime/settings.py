@@ -6,20 +6,27 @@ A flag wins over an environment variable (`BOARDLET_` and the name in capitals),
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
+    SettingsError,
 )
 
-CONFIG_VARIABLE: Final = "BOARDLET_CONFIG"
+PREFIX: Final = "BOARDLET_"
+# What Kubernetes adds to a pod's environment for each Service.
+_SERVICE: Final = re.compile("_SERVICE_HOST$|_SERVICE_PORT|_PORT$|_PORT_")
 
 
 class SettingsInvalid(Exception):
@@ -30,7 +37,7 @@ class Settings(BaseSettings):
     """The Boardlet bridge: mirrors the boards of one MQTT broker as Board objects of one Kubernetes cluster."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BOARDLET_",
+        env_prefix=PREFIX,
         cli_prog_name="boardlet-bridge",
         cli_kebab_case=True,
         cli_hide_none_type=True,
@@ -66,8 +73,8 @@ class Settings(BaseSettings):
     """Kubeconfig file; default: the pod's service account, else $KUBECONFIG, else ~/.kube/config."""
     context: str | None = None
     """Context of the kubeconfig; default: its current one."""
-    namespaces: list[str] = []
-    """Namespaces to serve; default: all."""
+    namespaces: Annotated[list[str], NoDecode] = []
+    """Namespaces to serve, with commas between; default: all."""
 
     status_interval_s: float = Field(5.0, ge=0)
     """A board's mere values are written to its status at most once in this many seconds; conditions at once."""
@@ -96,6 +103,13 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "json"
     """How log lines look: for a person or for a collector."""
 
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            [name.strip(' "[]') for name in value.split(",") if name.strip(' "[]')] if isinstance(value, str) else value
+        )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -105,10 +119,43 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = init_settings().get("config") or env_settings().get("config")
+        return init_settings, env_settings, _File(settings_cls)
+
+
+class _File(PydanticBaseSettingsSource):
+    # The YAML file that a flag or a variable names; they come before it, so that what they said is known here.
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError("the file is read as a whole")
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
         if path is None:
-            return init_settings, env_settings
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=Path(path))
+            return {}
+        try:
+            lines = yaml.safe_load(Path(path).read_text())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise SettingsInvalid(f"cannot read the settings in {path}: {' '.join(str(error).split())}") from error
+        if lines is not None and not isinstance(lines, dict):
+            raise SettingsInvalid(f"{path}: must be lines of NAME: VALUE, with the names of --help")
+        for name in lines or {}:
+            if name not in Settings.model_fields:
+                raise SettingsInvalid(f"{path}: there is no setting {name!r}{_meant(str(name))}")
+        return lines or {}
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """What is wrong with variables that look like settings and are none; Kubernetes' own are not meant."""
+    said = []
+    for variable in sorted(environ):
+        name = variable.removeprefix(PREFIX).lower()
+        if variable == PREFIX + name.upper() and name not in Settings.model_fields and not _SERVICE.search(variable):
+            said.append(f"there is no setting {variable}{_meant(name)}")
+    return said
+
+
+def _meant(name: str) -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), Settings.model_fields, 1)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def load(argv: list[str]) -> Settings:
@@ -117,11 +164,15 @@ def load(argv: list[str]) -> Settings:
         return CliApp.run(Settings, cli_args=argv)
     except ValidationError as error:
         raise SettingsInvalid("\n".join(_said(problem) for problem in error.errors())) from error
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsInvalid(f"cannot read the settings: {error}") from error
+    except SettingsError as error:
+        raise SettingsInvalid(str(error)) from error
 
 
 def _said(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"]) or "settings"
-    flag, variable = f"--{name.replace('_', '-')}", f"BOARDLET_{name.upper()}"
-    return f"{flag} (or {variable}): {problem['msg']}"
+    name = str(problem["loc"][0]) if problem["loc"] else "settings"
+    said = f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}, or a line {name}): {problem['msg']}"
+    if problem["type"] != "missing":
+        said += f", is {problem['input']!r:.100}"
+    if str(problem["input"]).startswith("tcp://"):
+        said += "; Kubernetes sets that for a Service of this name: have enableServiceLinks: false in the pod"
+    return said

@@ -66,7 +66,10 @@ class Bridge:
         except connection.ConnectionInvalid as error:
             raise ConfigurationError(str(error)) from error
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(KubeClient(described))
+            try:
+                client = await stack.enter_async_context(KubeClient(described))
+            except connection.ConnectionInvalid as error:
+                raise ConfigurationError(str(error)) from error
             await self._serve_health(stack)
             self._finalizers = Finalizers(client, lambda obj: self.engine.on_board("MODIFIED", obj))
             stack.push_async_callback(self._finalizers.stop)
