@@ -1,9 +1,10 @@
 """A board behind a serial port: MicroPython's unix port on a pty, so that mpremote drives it as it drives a chip.
 
 The unix port ends where a chip resets, so a thread passes the bytes on and starts it again: after Ctrl-D (a soft reset,
-which in the raw REPL runs no main.py) and after machine.reset() (code 42, which always does). A chip is interrupted by
-the byte Ctrl-C itself; the unix port only by a signal, and only has a handler for it while code runs. What a board
-prints while no host reads is lost after a moment, as a chip's USB loses it: the board goes on.
+which in the raw REPL runs no main.py) and after machine.reset() (code 42, which always does); it stays away after
+machine.bootloader() (code 44). A chip is interrupted by the byte Ctrl-C itself; the unix port only by a signal, and
+only has a handler for it while code runs. What a board prints while no host reads is lost after a moment, as a chip's
+USB loses it: the board goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from boardimage.agent import FIRMWARE
 from .board import HEAP_BYTES, interpreter
 
 HARD_RESET: Final = 42
+BOOTLOADER: Final = 44
 PATIENCE_S: Final = 0.5  # how long MicroPython's USB waits for a host that does not read
 _BOOT: Final = """
 import os
@@ -50,7 +52,14 @@ _SIGINT_BIT: Final = 1 << (signal.SIGINT - 1)
 class PtyBoard:
     """A board whose flash is `folder`/flash; a context manager. `port` is what mpremote connects to."""
 
-    def __init__(self, folder: Path, program: Path | None = None, heap_bytes: int = HEAP_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        program: Path | None = None,
+        heap_bytes: int = HEAP_BYTES,
+        left: Callable[[], None] | None = None,
+    ) -> None:
+        self._left = left  # called when it went into its bootloader
         self.flash = folder / "flash"
         self.flash.mkdir(parents=True, exist_ok=True)
         self._pins = folder / "pins"
@@ -113,8 +122,8 @@ class PtyBoard:
                 data = self._said()
                 if data:
                     self._to_host(data)
-                elif data is not None:
-                    self._reset()
+                elif data is not None and not self._reset():
+                    return
 
     def _said(self) -> bytes | None:
         # Empty once the interpreter has ended, None where it said nothing after all.
@@ -171,9 +180,13 @@ class PtyBoard:
                     return
                 self._to_host(data or b"")
 
-    def _reset(self) -> None:
-        os.close(self._board)
+    def _reset(self) -> bool:
+        # Whether MicroPython runs again.
         code = self._process.wait()
+        if code == BOOTLOADER and self._left is not None:
+            self._left()
+            return False
+        os.close(self._board)
         raw = self._raw and code != HARD_RESET
         self._to_host(b"MPY: soft reboot\r\n" if code != HARD_RESET else b"\r\n")
         self._raw = raw
@@ -182,6 +195,7 @@ class PtyBoard:
             self._enter_raw()
         elif code not in (0, HARD_RESET):
             select.select([self._wake], [], [], _RESTART_S)
+        return True
 
     def _enter_raw(self) -> None:
         # The friendly banner is not for the host, which is in the raw REPL and stays there.

@@ -2,8 +2,8 @@
 # turn them. pin2 holds "0" or "1", adc34 a number from 0 to 65535. With $BOARDLET_PIN_UDP set, each change of an output
 # is also sent as a datagram "2 1" to that port on loopback.
 #
-# A reset ends the process with code 42, a watchdog that was fed too late with 43; whoever started it starts it again,
-# and says why in $BOARDLET_RESET_CAUSE, as a chip's register would.
+# A reset ends the process with code 42, a watchdog that was fed too late with 43, the way into the bootloader with 44;
+# whoever started it starts it again, and says why in $BOARDLET_RESET_CAUSE, as a chip's register would.
 import os
 import sys
 import time
@@ -109,6 +109,10 @@ class WDT:
 
 def reset():
     sys.exit(42)
+
+
+def bootloader():
+    sys.exit(44)
 
 
 def reset_cause():
