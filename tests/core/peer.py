@@ -25,6 +25,7 @@ from boardlet_bridge.core.event import (
     WriteStatus,
 )
 from boardlet_bridge.core.model import Model, compile_model
+from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import snapshot
 from boardlet_wire import seal
@@ -128,6 +129,7 @@ class World:
     object: dict[str, Any] = field(default_factory=dict)
     published: list[Publish] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
     urgent: int = 0
     writes: int = 0
     limits: Limits = field(default_factory=Limits)
@@ -178,6 +180,8 @@ class World:
                 self.send(ObjectSeen(copy.deepcopy(self.object)))
             case Refused(cause=cause):
                 self.refused.append(cause)
+            case Notice():
+                self.notices.append(effect)
             case Wake(at=at):
                 self.wakes.append(at)
 
@@ -233,6 +237,12 @@ class World:
         self.side.apply(self.last("d").payload)
         changed = {k: v for k, v in self.side.values.items() if before.get(k) != v}
         self.send(self.side.report({-2: self.side.applied, **changed}))
+
+    def happened(self) -> list[str]:
+        """What has been told since the last call."""
+        told = [notice.happening for notice in self.notices]
+        self.notices.clear()
+        return told
 
     def condition(self, type_: str) -> tuple[str, str]:
         found = {c["type"]: c for c in self.object["status"]["conditions"]}[type_]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from boardlet_bridge.core import reason
-from boardlet_bridge.core.state import Link
+from boardlet_bridge.core import condition, notice
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "bridge/boardlet_bridge/core"
@@ -16,44 +16,58 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 WORD = re.compile(r"[A-Z][A-Za-z]+")
 
 
-def code_reasons() -> set[str]:
-    """Every reason that the code can give: its tables, and the literals where a condition or a refusal is made."""
-    found = {link.value for link in Link} | set(reason.SUSPICIONS)
-    found |= {name for name, _ in reason.PROPERTY_REASONS.values()} | {name for name, _ in reason.REFUSALS.values()}
-    for path in [*CORE.glob("*.py"), *(ROOT / "bridge/boardlet_bridge/runtime").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call):
-                found |= set(_of_call(node))
-            elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) and path.name == "verdict.py":
-                found |= set(_words(node.value.elts[:1]))
+def words(literal: object) -> set[str]:
+    """The members of a Literal, or of a union of them."""
+    found: set[str] = set()
+    for member in get_args(literal):
+        found |= {member} if isinstance(member, str) else words(member)
     return found
 
 
-def _of_call(node: ast.Call) -> list[str]:
-    name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-    if name == "get" and len(node.args) == 2 and isinstance(node.args[1], ast.Tuple):
-        return _words(node.args[1].elts[:1])  # the words for a code that is in no table
-    position = {"_condition": 3, "Condition": 2, "ModelSeen": 1, "ValueRefused": 0}.get(name)
-    return [] if position is None else _words(node.args[position : position + 1])
+def spoken() -> set[str]:
+    """Every string that the code says, beside the lists of what it may say."""
+    found: set[str] = set()
+    for path in [*CORE.glob("*.py"), *(ROOT / "bridge/boardlet_bridge/runtime").glob("*.py")]:
+        for statement in ast.parse(path.read_text()).body:
+            if path.name in ("condition.py", "notice.py") and isinstance(statement, ast.Assign):
+                continue  # the lists
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+    return found
 
 
-def _words(nodes: list[ast.expr]) -> list[str]:
-    return [
-        n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and WORD.fullmatch(n.value)
-    ]
-
-
-def documented_reasons() -> set[str]:
-    text = (ROOT / "docs/status.md").read_text()
+def table(heading: str) -> list[list[str]]:
+    """The rows of the table under a heading of docs/status.md."""
+    text = (ROOT / "docs/status.md").read_text().partition(f"\n## {heading}")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    conditions = {row[2] for row in rows if len(row) == 5 and WORD.fullmatch(row[2])}
-    properties = {row[0] for row in rows if len(row) == 3 and WORD.fullmatch(row[0])}
-    return (conditions | properties) - {"reason"}
+    return rows[2:]
 
 
 def test_every_reason_is_documented_and_no_other() -> None:
-    """docs/status.md has exactly the reasons that the code can give (Pending and Compiled are defaults beside them)."""
-    assert documented_reasons() - {"Pending", "Compiled"} == code_reasons() - {"Pending", "Compiled"}
+    """docs/status.md has exactly the reasons that mypy lets pass (condition.Reason), each with a cause."""
+    rows = table("Conditions of a Board") + table("Conditions of a BoardModel")
+    assert {row[2] for row in rows if WORD.fullmatch(row[2])} == words(condition.Reason)
+    assert all(row[3] for row in rows)
+    assert {row[0] for row in rows} == words(condition.Type)
+    assert {row[1] for row in rows} == words(condition.Status)
+
+
+def test_every_fault_of_a_property_is_documented_and_no_other() -> None:
+    """docs/status.md has exactly the reasons of status.errors that mypy lets pass."""
+    assert {row[0] for row in table("Errors of properties")} == words(condition.Fault)
+
+
+def test_no_reason_is_only_a_word() -> None:
+    """Every reason that is documented is said somewhere in the code, and is not a leftover."""
+    assert words(condition.Reason) | words(condition.Fault) <= spoken()
+
+
+def test_every_event_is_documented_and_no_other() -> None:
+    """docs/status.md has exactly the types and reasons of Events that the code can write."""
+    documented = [(row[0], reason) for row in table("Events of a Board") for reason in row[1].split(", ")]
+    happenings = [h for literal in (notice.Normal, notice.Trouble, notice.Alarm) for h in get_args(literal)]
+    assert sorted(documented) == sorted((notice.Notice(h, "").kind, h) for h in happenings)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

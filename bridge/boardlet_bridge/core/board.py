@@ -12,7 +12,7 @@ from typing import Any, Final
 from boardlet_wire.names import DESIRED, REPORTED, SESSION, WANT
 
 from boardlet_bridge.core.codec import DIGEST_BYTES, UID_BYTES, MalformedError
-from boardlet_bridge.core.condition import Condition
+from boardlet_bridge.core.condition import Condition, Suspicion
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.desired import read_mailbox, reconcile
 from boardlet_bridge.core.event import (
@@ -30,6 +30,7 @@ from boardlet_bridge.core.event import (
     WriteStatus,
 )
 from boardlet_bridge.core.file import read_want
+from boardlet_bridge.core.notice import notices, recall
 from boardlet_bridge.core.report import model_changed, read_report
 from boardlet_bridge.core.session import broker_down, broker_up, read_session, tick
 from boardlet_bridge.core.state import Board, Identity, Limits, Link
@@ -37,7 +38,7 @@ from boardlet_bridge.core.verdict import conditions
 
 FINALIZER: Final = "boardlet.dev/mailbox"
 ACCEPT_RESTORE: Final = "boardlet.dev/accept-restore"
-SUSPICIOUS: Final = {"wrong_seal": "WrongSeal", "malformed": "Malformed"}
+SUSPICIOUS: Final[Mapping[str, Suspicion]] = {"wrong_seal": "WrongSeal", "malformed": "Malformed"}
 
 
 def new_board(board_id: str, ring: KeyRing, limits: Limits) -> Board:
@@ -103,6 +104,8 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     if first and not board.reported:
         # A bridge that has just started shows what was known last until the board has answered.
         board.reported = dict(status.get("reported") or {})
+    if first:
+        board.told = recall(status)
     return reconcile(board, now)
 
 
@@ -128,7 +131,7 @@ def _suspect(board: Board, effects: list[Effect], now: float) -> None:
             effects.append(Wake(board.suspicion_until))
             return
     if board.suspicion and now >= board.suspicion_until:
-        board.suspicion = ""
+        board.suspicion = None
 
 
 def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
@@ -136,14 +139,17 @@ def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
     decided = conditions(board)
     if decided == board.shown:
         urgent = False
-        if not board.unshown:
+        if not board.unshown and not board.untold:
             return []
     elif now < (until := _passing(board, decided)):
         return [Wake(until)]
     else:
-        urgent = True
-    board.shown, board.unshown = decided, False
-    return [WriteStatus(urgent)]
+        urgent = board.untold = True
+    effects: list[Effect] = [WriteStatus(urgent)] if urgent or board.unshown else []
+    if board.untold:
+        effects += notices(board, decided, now)
+    board.shown, board.unshown, board.untold = decided, False, False
+    return effects
 
 
 def _passing(board: Board, decided: tuple[Condition, ...]) -> float:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from boardlet_bridge.core.condition import ModelFault
 from boardlet_bridge.core.model import Model
+from boardlet_bridge.core.notice import Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class ModelSeen:
     """The Board's model as compiled now, or why there is none."""
 
     model: Model | None
-    reason: str = ""
+    reason: ModelFault = "Pending"
     message: str = ""
 
 
@@ -98,4 +100,4 @@ class Refused:
     detail: str = ""
 
 
-Effect = Publish | WriteStatus | SetFinalizer | Wake | Refused
+Effect = Publish | WriteStatus | SetFinalizer | Wake | Refused | Notice

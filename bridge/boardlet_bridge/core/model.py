@@ -13,6 +13,7 @@ from boardlet_wire.names import DriverKey, ModelKey, PropertyKey
 from boardlet_wire.seal import digest
 
 from boardlet_bridge.core.codec import Scalar, encode, printable, shortest, single
+from boardlet_bridge.core.condition import Fault
 
 MODEL_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 4096  # what a board keeps in RAM while it fetches (PROTOCOL.md section 9)
@@ -31,7 +32,7 @@ class ModelError(ValueError):
 class ValueRefused(ValueError):
     """A value is not allowed for its property; `reason` is a CamelCase word of PROTOCOL.md section 7."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Fault, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 

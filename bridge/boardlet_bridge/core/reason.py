@@ -1,4 +1,4 @@
-"""Every reason that a status can show, with its words: the one place where they are said."""
+"""The words of the reasons that a status can show, by what is known of link, property, refusal and message."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Final
 
 from boardlet_wire.names import PropertyCode, RefusalCode
 
-from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN
+from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Fault, Refusal, Status, Suspicion
 from boardlet_bridge.core.state import Link
 
-LINKS: Final[dict[Link, tuple[str, str]]] = {
+LINKS: Final[dict[Link, tuple[Status, str]]] = {
     Link.WAITING: (UNKNOWN, "waiting for the broker's retained messages"),
     Link.BROKER: (UNKNOWN, "the broker cannot be reached"),
     Link.ASKING: (UNKNOWN, "asked the board, waiting for its answer"),
@@ -25,7 +25,7 @@ LINKS: Final[dict[Link, tuple[str, str]]] = {
     Link.VERSION: (FALSE, "the board speaks a newer protocol than this bridge: upgrade the bridge"),
 }
 
-PROPERTY_REASONS: Final[dict[int, tuple[str, str]]] = {
+PROPERTY_REASONS: Final[dict[int, tuple[Fault, str]]] = {
     PropertyCode.OUT_OF_RANGE: ("OutOfRange", "the board refuses the value: it is outside the model's range"),
     PropertyCode.WRONG_TYPE: ("WrongType", "the board refuses the value: it is not of the property's type"),
     PropertyCode.READ_ONLY: ("ReadOnly", "the board refuses to set it: the model says that it is ReadOnly"),
@@ -37,7 +37,7 @@ PROPERTY_REASONS: Final[dict[int, tuple[str, str]]] = {
     PropertyCode.NOT_RUNNING: ("NotRunning", "drivers and app are not running: the board is in safe mode"),
 }
 
-REFUSALS: Final[dict[int, tuple[str, str]]] = {
+REFUSALS: Final[dict[int, tuple[Refusal, str]]] = {
     RefusalCode.CONFLICT: ("Conflict", "the board had this revision with another content; a higher one is minted"),
     RefusalCode.TOO_LARGE: ("TooLarge", "the board could not take the desired state: use fewer or shorter values"),
     RefusalCode.MALFORMED: ("Malformed", "the board could not decode it: compare agent and bridge versions"),
@@ -49,7 +49,7 @@ REFUSALS: Final[dict[int, tuple[str, str]]] = {
     RefusalCode.STORAGE_FAILED: ("StorageFailed", "the board could not write its flash, and did not apply the change"),
 }
 
-SUSPICIONS: Final[dict[str, str]] = {
+SUSPICIONS: Final[dict[Suspicion, str]] = {
     "WrongSeal": "messages on this board's topics carry a wrong seal and are ignored: the board holds another key "
     "(flash it again), or somebody else speaks in its name",
     "Malformed": "the board sends messages that are sealed rightly and cannot be understood; they are ignored: "

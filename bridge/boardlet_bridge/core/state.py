@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from boardlet_wire.names import AWAKE_S, DEFAULT_HEARTBEAT_S, Health
 
 from boardlet_bridge.core.codec import Scalar
-from boardlet_bridge.core.condition import Condition
+from boardlet_bridge.core.condition import Condition, Connection, Fault, ModelFault, Suspicion
 from boardlet_bridge.core.credential import BoardKeys, KeyRing
 from boardlet_bridge.core.model import Model
+from boardlet_bridge.core.notice import Told
 
 # A board that has not said its receive limit yet is taken to have the smallest one of PROTOCOL.md's agents.
 ASSUMED_RECEIVE_LIMIT: Final = 512
@@ -39,6 +40,11 @@ class Link(Enum):
     NEVER = "NeverSeen"
     VERSION = "UnsupportedProtocol"
 
+    @property
+    def reason(self) -> Connection:
+        value: Connection = self.value
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -58,6 +64,10 @@ class Limits:
     """After the burst, one edit of a board in this time."""
     awake_s: float = AWAKE_S
     """A sleeping board's turn takes at most this long; that it was awake meanwhile costs no status write."""
+    flapping_ends: int = 5
+    """A board whose connection ended so often within flapping_s is told to flap, once, instead of each time."""
+    flapping_s: float = 600.0
+    """Over this time ends are counted, and a board that flaps is not told about again."""
     suspicion_s: float = 300.0
     """MessagesRefused stays True for this time after the last refused message."""
 
@@ -100,8 +110,8 @@ class PropertyError:
     """One property's error as the status shows it."""
 
     property: str
-    source: str
-    reason: str
+    source: Literal["Bridge", "Board"]
+    reason: Fault
     message: str
 
 
@@ -133,7 +143,7 @@ class Board:
     finalizer: bool = False
     recorded: Identity | None = None  # status.desired
     model: Model | None = None
-    model_reason: str = "Pending"
+    model_reason: ModelFault = "Pending"
     model_message: str = "waiting for the model"
     rival: str = ""
 
@@ -178,13 +188,15 @@ class Board:
     board_errors: dict[int, int] = field(default_factory=dict)
     strange: dict[int, PropertyError] = field(default_factory=dict)  # what is wrong with what the board reported
     health: int = Health.RUNNING
-    suspicion: str = ""
+    suspicion: Suspicion | None = None
     suspicion_until: float = 0.0
 
     # What was last decided to be shown
     shown: tuple[Condition, ...] = ()
     hold_until: float = 0.0
     unshown: bool = False  # values have changed since
+    told: Told = field(default_factory=Told)
+    untold: bool = True  # conditions have been shown that were not looked at for notices
 
     @property
     def heartbeat_s(self) -> int:

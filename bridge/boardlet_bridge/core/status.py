@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from boardlet_bridge.core.condition import FALSE, TRUE, Condition
+from boardlet_bridge.core.condition import FALSE, TRUE, Condition, Reason, Status
 from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.model import shown
 from boardlet_bridge.core.state import Board
@@ -24,8 +24,10 @@ def cut(message: str) -> str:
 
 def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, Any]:
     """The Board's status now; `previous` gives transition times, `wall` is the present time as RFC 3339."""
-    board.shown = conditions(board)
-    status: dict[str, Any] = {"conditions": _conditions(board.shown, previous, wall)}
+    decided = conditions(board)
+    if decided != board.shown:
+        board.shown, board.untold = decided, True
+    status: dict[str, Any] = {"conditions": _conditions(decided, previous, wall)}
     if board.confirmed and board.applied is not None:
         status["observedGeneration"] = board.applied.generation
     elif "observedGeneration" in previous:
@@ -53,9 +55,9 @@ def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, 
 def model_snapshot(seen: ModelSeen, obj: Mapping[str, Any], wall: str) -> dict[str, Any]:
     """The BoardModel's status now: whether boards can run it, and if not why."""
     generation = obj["metadata"]["generation"]
-    status = TRUE if seen.model else FALSE
-    reason, message = seen.reason or "Compiled", seen.message or "boards can run it"
-    accepted = Condition("Accepted", status, reason, message, generation)
+    status: Status = TRUE if seen.model else FALSE
+    reason: Reason = "Compiled" if seen.model else seen.reason
+    accepted = Condition("Accepted", status, reason, seen.message or "boards can run it", generation)
     written: dict[str, Any] = {
         "observedGeneration": generation,
         "conditions": _conditions((accepted,), obj.get("status") or {}, wall),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from boardlet_wire.names import Health
 
-from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, summary
+from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, Obstacle, Reason, Status, Type, summary
 from boardlet_bridge.core.model import shown
 from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, SUSPICIONS
 from boardlet_bridge.core.state import Board, PropertyError
@@ -23,7 +23,7 @@ def conditions(board: Board) -> tuple[Condition, ...]:
     return tuple(decided)
 
 
-def _condition(board: Board, type_: str, status: str, reason: str, message: str) -> Condition:
+def _condition(board: Board, type_: Type, status: Status, reason: Reason, message: str) -> Condition:
     return Condition(type_, status, reason, message, board.generation)
 
 
@@ -34,7 +34,7 @@ def _connected(board: Board) -> Condition:
         return _condition(board, "Connected", UNKNOWN, "DuplicateBoardID", _rival_message(board))
     if board.asleep and board.sleep is not None:
         status, message = TRUE, f"the board sleeps between its turns; it is late after {board.sleep.allowed_s} s"
-    return _condition(board, "Connected", status, board.link.value, message + detail)
+    return _condition(board, "Connected", status, board.link.reason, message + detail)
 
 
 def _rival_message(board: Board) -> str:
@@ -51,7 +51,7 @@ def _restored_message(board: Board) -> str:
     )
 
 
-def _obstacle(board: Board) -> tuple[str, str] | None:
+def _obstacle(board: Board) -> tuple[Obstacle, str] | None:
     # Whatever keeps the spec from being asked for at all, or the board from taking it; first the deepest cause.
     if board.rival:
         return "DuplicateBoardID", _rival_message(board)
@@ -88,7 +88,7 @@ def _synced(board: Board) -> Condition:
     obstacle = _obstacle(board)
     if not board.present:
         # Never a claim about a board that is not there; but the reason may already say what its user must do.
-        reason, message = obstacle or (board.link.value, "not known while the board does not answer")
+        reason, message = obstacle or (board.link.reason, "not known while the board does not answer")
         return _condition(board, "Synced", UNKNOWN, reason, message)
     if obstacle:
         return _condition(board, "Synced", FALSE, *obstacle)
@@ -112,7 +112,7 @@ def _synced(board: Board) -> Condition:
 
 def _healthy(board: Board) -> Condition:
     if not board.present or board.birth is None:
-        return _condition(board, "Healthy", UNKNOWN, board.link.value, "not known while the board does not answer")
+        return _condition(board, "Healthy", UNKNOWN, board.link.reason, "not known while the board does not answer")
     if board.birth.safe_mode or board.health == Health.SAFE_MODE:
         message = "four boots in a row failed: only network and agent run; see status.board.lastCrash"
         return _condition(board, "Healthy", FALSE, "SafeMode", message)

@@ -1,4 +1,4 @@
-"""A small client of the API server for our two kinds: list, get, status by server-side apply, finalizers.
+"""A small client of the API server: list, get, status by server-side apply, finalizers of our kinds; Events.
 
 Errors are told apart by what the caller does about them: read again (Conflict), forget (NotFound), wait (Throttled,
 Unavailable), or tell an operator (Forbidden, Invalid).
@@ -124,6 +124,15 @@ class KubeClient:
         kept = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": wanted}
         path = f"{_path('boards', meta['namespace'], meta['name'])}?fieldManager={MANAGER}"
         return await self._request("PATCH", path, {"metadata": kept}, "application/merge-patch+json")
+
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Create an Event (core/v1); the body names it."""
+        await self._request("POST", f"/api/v1/namespaces/{namespace}/events?fieldManager={MANAGER}", body)
+
+    async def patch_event(self, namespace: str, name: str, body: Mapping[str, Any]) -> None:
+        """Change fields of an Event; raises NotFound once the cluster has forgotten it."""
+        path = f"/api/v1/namespaces/{namespace}/events/{name}?fieldManager={MANAGER}"
+        await self._request("PATCH", path, body, "application/merge-patch+json")
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = "application/json"

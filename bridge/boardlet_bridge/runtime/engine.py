@@ -33,6 +33,7 @@ from boardlet_bridge.core.event import (
     Wake,
     WriteStatus,
 )
+from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import model_snapshot, snapshot
 from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
@@ -55,6 +56,7 @@ class Outlet(Protocol):
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None: ...
     def mark(self, key: tuple[str, str, str], urgent: bool) -> None: ...
     def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None: ...
+    def tell(self, obj: Mapping[str, Any], notice: Notice) -> None: ...
     def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
     def now(self) -> float: ...
     def refused(self, cause: str) -> None: ...
@@ -208,6 +210,8 @@ class Engine:
                 self._wake(at, entry.name)
             case SetFinalizer(present=present):
                 self.outlet.set_finalizer(entry.object, present)
+            case Notice():
+                self.outlet.tell(entry.object, effect)
             case Refused(cause=cause, detail=detail):
                 self.outlet.refused(cause)
                 log.info("refused a message", board=entry.board.keys.board_id, cause=cause, detail=detail)

@@ -24,6 +24,9 @@ class Metrics:
         self.writes = Counter(
             "boardlet_status_writes", "Status writes, by outcome", ["outcome"], registry=self.registry
         )
+        self.events = Counter(
+            "boardlet_events", "Kubernetes Events of Boards, written or dropped", ["outcome"], registry=self.registry
+        )
         self.warnings = Counter(
             "boardlet_broker_warnings", "Warnings about the broker, by reason", ["reason"], registry=self.registry
         )

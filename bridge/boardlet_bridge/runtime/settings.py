@@ -85,6 +85,20 @@ class Settings(BaseSettings):
     resync_s: float = Field(600.0, ge=1)
     """All objects are listed anew after this many seconds, to find deletions that a watch has missed."""
 
+    events_per_s: float = Field(5.0, gt=0)
+    """Kubernetes Events of this bridge per second, in the long run: a courtesy that must not cost statuses their place.
+    What finds the queue full is dropped and counted (`boardlet_events_total`)."""
+    events_burst: int = Field(100, ge=1)
+    """Events that may exceed the rate for a moment."""
+    board_events_burst: int = Field(10, ge=1)
+    """Events of one board without delay, so that one bad board does not use up everybody's."""
+    board_event_interval_s: float = Field(60.0, gt=0)
+    """After the burst, one event of a board in this many seconds; the others are dropped and counted."""
+    flapping_ends: int = Field(5, ge=2)
+    """A board whose connection ended so often within flapping_s gets one event, Flapping, instead of one each time."""
+    flapping_s: float = Field(600.0, gt=0)
+    """Over this many seconds the ends of a board's connections are counted; so long it is then not told about again."""
+
     grace_factor: float = Field(1.5, ge=1)
     """A board that is silent for this many heartbeats counts as not connected."""
     pending_grace_s: float = Field(1.0, ge=0)

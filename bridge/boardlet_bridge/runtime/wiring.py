@@ -16,11 +16,13 @@ from typing import Any, Final
 import structlog
 
 from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.kube import connection
 from boardlet_bridge.kube.client import KubeClient
 from boardlet_bridge.kube.finalizer import Finalizers
 from boardlet_bridge.kube.handlers import Change, Watch
+from boardlet_bridge.kube.notice import NoticeWriter
 from boardlet_bridge.kube.resync import Resync
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
 from boardlet_bridge.mqtt.session import MqttSession, MqttSettings
@@ -54,6 +56,7 @@ class Bridge:
         self._named: set[str] = set()
         self._writer: StatusWriter
         self._finalizers: Finalizers
+        self._notices: NoticeWriter
         self._resync: Resync | None = None
         self._watch: Watch
 
@@ -82,6 +85,14 @@ class Bridge:
                 burst=settings.status_burst,
                 observe=lambda outcome: self.metrics.writes.labels(outcome).inc(),
                 doubt=self.doubt,
+            )
+            self._notices = NoticeWriter(
+                client,
+                per_s=settings.events_per_s,
+                burst=settings.events_burst,
+                board_burst=settings.board_events_burst,
+                board_interval_s=settings.board_event_interval_s,
+                observe=lambda outcome: self.metrics.events.labels(outcome).inc(),
             )
             self.metrics.watch(lambda: len(self.engine.entries), lambda: self._writer.pending)
             await self._serve(stack, client, described, stop)
@@ -118,6 +129,7 @@ class Bridge:
             asyncio.create_task(work, name=name)
             for name, work in {
                 "writer": self._writer.run(),
+                "notices": self._notices.run(),
                 "resync": resync.run(settings.resync_s),
                 "guard": resync.guard(),
                 "mqtt": self.session.run(),
@@ -159,6 +171,9 @@ class Bridge:
 
     def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None:
         self._finalizers.want(obj, present)
+
+    def tell(self, obj: Mapping[str, Any], notice: Notice) -> None:
+        self._notices.tell(obj, notice)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         self._loop.call_at(when, callback)
@@ -211,6 +226,8 @@ def _limits(settings: Settings) -> Limits:
         pending_grace_s=settings.pending_grace_s,
         mint_burst=settings.mint_burst,
         mint_interval_s=settings.mint_interval_s,
+        flapping_ends=settings.flapping_ends,
+        flapping_s=settings.flapping_s,
     )
 
 
