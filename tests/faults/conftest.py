@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,16 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
 def make_fleet(cluster: Cluster, plane: ControlPlane, make_site: Callable[..., Site]) -> MakeFleet:
     """Makes a fleet with a site of its own; returns when every board is as its object says."""
 
-    def make(count: int, seed: int = 1, site: Site | None = None, **settings: Any) -> Fleet:
+    def make(
+        count: int,
+        seed: int = 1,
+        *,
+        prepare: Callable[[Site], None] | None = None,
+        config: Mapping[str, object] | None = None,
+        **settings: Any,
+    ) -> Fleet:
         own = {"status_interval_s": 1, "mint_interval_s": 0.5, "log_level": "info", **settings}
-        fleet = Fleet(site or make_site(own), cluster, plane.kubeconfig(), count, seed)
+        fleet = Fleet(make_site(own, prepare), cluster, plane.kubeconfig(), count, seed, config)
         assert not (found := fleet.settled()), "\n".join(found)
         return fleet
 

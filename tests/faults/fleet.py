@@ -10,7 +10,7 @@ import ast
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -110,15 +110,24 @@ class Member:
 
 
 class Fleet:
-    """Boards with their objects; `live` in a with-block edits them and turns their sensors until it ends."""
+    """Boards with their objects, powered; `config` is added to every board's own."""
 
-    def __init__(self, site: Site, cluster: Cluster, kubeconfig: Path, count: int, seed: int) -> None:
+    def __init__(
+        self,
+        site: Site,
+        cluster: Cluster,
+        kubeconfig: Path,
+        count: int,
+        seed: int,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
         self.site = site
         self.cluster = cluster
         assert cluster.namespace
         self.kubeconfig, self.namespace = kubeconfig, cluster.namespace
         self.ledger = Ledger()
         self.seed = seed
+        self.config = {**QUICK, **(config or {})}
         self.members = [self._member(n) for n in range(count)]
         with self.admin() as admin:
             admin.create("boardmodels", "fleet", "BoardModel", MODEL)
@@ -133,7 +142,7 @@ class Fleet:
 
     def _member(self, number: int) -> Member:
         board_id = f"fleet{number:03d}"
-        board = self.site.add_board(board_id, config=QUICK)
+        board = self.site.add_board(board_id, config=self.config)
         (board.flash / "app.py").write_text(PROGRAM)
         return Member(f"board-{number}", board_id, board)
 

@@ -45,8 +45,8 @@ class Case:
         """Zero differences, zero lost edits, no status that lied and, unless allowed, no board that went back."""
         differences = fleet.settled(wait_s)
         lost, lies, backwards = fleet.lost(), fleet.ledger.lies(), fleet.backwards()
-        self.row.boards += len(fleet.members)
-        self.row.edits += fleet.ledger.edits
+        self.row.boards = len(fleet.members)
+        self.row.edits = fleet.ledger.edits
         self.row.lost += lost
         self.row.differences += len(differences)
         assert not differences, "\n".join(differences)

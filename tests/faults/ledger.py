@@ -37,10 +37,10 @@ class Ledger:
             self.claims.append((board, generation, taken))
 
     def forget(self, board: str, after: int = 0) -> None:
-        """What a restore of the cluster took away: the edits of generations after this one."""
+        """What a restore of the cluster took away, whose generations come again: all after this one."""
         with self._lock:
-            kept = {g: s for g, s in self.accepted.get(board, {}).items() if g <= after}
-            self.accepted[board] = kept
+            self.accepted[board] = {g: s for g, s in self.accepted.get(board, {}).items() if g <= after}
+            self.claims = [claim for claim in self.claims if claim[0] != board or claim[1] <= after]
 
     @property
     def edits(self) -> int:

@@ -1,0 +1,149 @@
+"""A TCP proxy before a real broker that cuts connections inside of a packet, delays packets, or stalls without a word.
+
+It knows where MQTT packets begin and end, so that a cut can be aimed at each part of one. It reorders nothing: TCP does
+not either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from provision.process import free_port
+
+_STOP_S: Final = 10.0
+_PUBLISH: Final = 0x30
+# Where in a packet of n bytes a cut can fall, as the number of bytes that still pass.
+OFFSETS: Final[dict[str, Callable[[int], int]]] = {
+    "nothing of it": lambda n: 0,
+    "its first byte": lambda n: 1,
+    "inside of its head": lambda n: 3,
+    "inside of its topic": lambda n: min(n - 1, 10),
+    "its middle": lambda n: n // 2,
+    "all but a byte": lambda n: n - 1,
+}
+
+
+class TcpProxy:
+    """Listens on loopback while the with-block lasts, and passes on to the port that `to` names."""
+
+    def __init__(self, seed: int) -> None:
+        self.port = free_port()
+        self.cut_chance = 0.0
+        """Of one packet, that its connection is cut inside of it."""
+        self.delay_s = 0.0
+        """Up to so long a packet waits."""
+        self.cuts: Counter[str] = Counter()
+        self._dice = random.Random(seed)
+        self._target = 0
+        self._pairs: set[_Pair] = set()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tcp proxy", daemon=True)
+
+    def to(self, port: int) -> None:
+        """Where connections lead from now on."""
+        self._target = port
+
+    def stall(self) -> int:
+        """Every connection that is open passes nothing any more, and stays open; how many there were."""
+        return self._call(lambda: sum(pair.stall() for pair in self._pairs))
+
+    def __enter__(self) -> TcpProxy:
+        self._thread.start()
+        if not self._ready.wait(_STOP_S):
+            raise RuntimeError("the TCP proxy did not start")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_STOP_S)
+
+    def _call(self, work: Callable[[], int]) -> int:
+        async def called() -> int:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(_STOP_S)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for pair in list(self._pairs):
+            pair.abort()
+        while self._pairs:
+            await asyncio.sleep(0.01)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = _Pair(writer, back)
+        self._pairs.add(pair)
+        try:
+            await asyncio.gather(self._pass(reader, back, pair), self._pass(there, writer, pair))
+        finally:
+            pair.abort()
+            self._pairs.discard(pair)
+
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pair: _Pair) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                packet = await _packet(source)
+                if pair.stalled:
+                    continue  # taken from the sender as by a router that has forgotten the connection
+                if self.delay_s:
+                    await asyncio.sleep(self._dice.uniform(0, self.delay_s))
+                if packet[0] & 0xF0 == _PUBLISH and self._dice.random() < self.cut_chance:
+                    where = self._dice.choice(list(OFFSETS))
+                    self.cuts[where] += 1
+                    sink.write(packet[: OFFSETS[where](len(packet))])
+                    await sink.drain()
+                    break
+                sink.write(packet)
+                await sink.drain()
+        if not pair.stalled:
+            pair.close()
+
+
+class _Pair:
+    def __init__(self, *writers: asyncio.StreamWriter) -> None:
+        self._writers = writers
+        self.stalled = False
+
+    def stall(self) -> bool:
+        self.stalled = True
+        return True
+
+    def close(self) -> None:
+        # What was written still goes out before the end of the stream.
+        for writer in self._writers:
+            writer.close()
+
+    def abort(self) -> None:
+        for writer in self._writers:
+            with contextlib.suppress(OSError):
+                writer.transport.abort()
+
+
+async def _packet(source: asyncio.StreamReader) -> bytes:
+    head = await source.readexactly(2)
+    size, shift = head[1] & 0x7F, 7
+    while head[-1] & 0x80:
+        head += await source.readexactly(1)
+        size |= (head[-1] & 0x7F) << shift
+        shift += 7
+    return head + await source.readexactly(size)
