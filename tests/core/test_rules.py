@@ -258,7 +258,7 @@ class TestSession:
         world = ready()
         world.start_bridge()
         world.connect_broker()
-        world.wait(2)
+        world.wait(world.limits.ask_grace_s + 1)
         assert world.condition("Connected") == ("Unknown", "Asking")
         world.wait(90)
         assert world.condition("Connected") == ("False", "Silent")
@@ -277,8 +277,32 @@ class TestSession:
         world.board.ring = type(RING)(RING.root, b"another process!")
         world.connect_broker()
         world.send(old_answer)
-        world.wait(2)
+        world.wait(world.limits.ask_grace_s + 1)
         assert world.condition("Connected") == ("Unknown", "Asking")
+
+    def test_restart_writes_nothing_where_nothing_changed(self) -> None:
+        """A new bridge leaves a right status as it is while it reads, asks and is answered: no write at all."""
+        world = ready()
+        before = world.object["status"]
+        world.start_bridge()
+        writes = world.writes
+        world.wait(10)  # the listing of a large cluster, the retained messages of a large broker
+        world.connect_broker()
+        world.wait(3)
+        world.answer()
+        world.wait(30)
+        assert (world.writes, world.object["status"]) == (writes, before)
+
+    def test_restart_keeps_what_was_reported(self) -> None:
+        """What a board reported last stays in its status while a new bridge asks in vain; only its life is Unknown."""
+        world = ready()
+        reported = world.status["reported"]
+        assert reported
+        world.start_bridge()
+        world.connect_broker()
+        world.wait(world.limits.ask_grace_s + 1)
+        assert world.condition("Connected") == ("Unknown", "Asking")
+        assert world.status["reported"] == reported
 
     def test_board_boots_while_it_is_being_asked(self) -> None:
         """A board that boots just after a new bridge asked has missed the question; it is asked anew within seconds."""

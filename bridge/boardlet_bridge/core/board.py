@@ -39,6 +39,7 @@ from boardlet_bridge.core.verdict import conditions
 FINALIZER: Final = "boardlet.dev/mailbox"
 ACCEPT_RESTORE: Final = "boardlet.dev/accept-restore"
 SUSPICIOUS: Final[Mapping[str, Suspicion]] = {"wrong_seal": "WrongSeal", "malformed": "Malformed"}
+PASSING: Final = ("Pending", "Asking", "Waiting")  # reasons of Synced that may be over before anyone could read them
 
 
 def new_board(board_id: str, ring: KeyRing, limits: Limits) -> Board:
@@ -106,6 +107,9 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
         board.reported = dict(status.get("reported") or {})
     if first:
         board.told = recall(status)
+    if first and board.recorded is not None:
+        # And it says nothing of the board before it has read the broker and asked, or had the time to.
+        board.hold_until = max(board.hold_until, now + board.limits.start_grace_s)
     return reconcile(board, now)
 
 
@@ -136,6 +140,8 @@ def _suspect(board: Board, effects: list[Effect], now: float) -> None:
 
 def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
     board.unshown |= values_changed
+    if not board.uid:
+        return []  # there is no object yet that could show it
     decided = conditions(board)
     if decided == board.shown:
         urgent = False
@@ -145,6 +151,7 @@ def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
         return [Wake(until)]
     else:
         urgent = board.untold = True
+        board.hold_until = 0.0  # this is over: what comes next has a grace of its own
     effects: list[Effect] = [WriteStatus(urgent)] if urgent or board.unshown else []
     if board.untold:
         effects += notices(board, decided, now)
@@ -155,7 +162,7 @@ def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
 def _passing(board: Board, decided: tuple[Condition, ...]) -> float:
     # Until when this may settle by itself and cost no write of its own.
     until = 0.0
-    if any(c.type == "Synced" and c.reason in ("Pending", "Asking") for c in decided):
+    if any(c.type == "Synced" and c.reason in PASSING for c in decided):
         until = board.hold_until
     if board.link is Link.ASKING or [c for c in decided if c.type != "Connected"] == [
         c for c in board.shown if c.type != "Connected"

@@ -92,7 +92,8 @@ def broker_up(board: Board, now: float) -> list[Effect]:
     if board.link in (Link.WAITING, Link.BROKER):
         board.link = Link.ASKING
         board.deadline = now + board.patience_s
-        board.hold_until = max(board.hold_until, now + board.limits.pending_grace_s)
+        grace = board.limits.ask_grace_s if board.recorded else board.limits.pending_grace_s
+        board.hold_until = now + grace
         effects += arm(board, now)
     if board.link is Link.ASLEEP:
         return effects  # nobody would hear the question; it is asked when the board wakes

@@ -54,6 +54,10 @@ class Limits:
     """Silence of this many heartbeats means not connected."""
     pending_grace_s: float = 1.0
     """An edit or a reconnect that settles within this time costs one status write, not two."""
+    start_grace_s: float = 15.0
+    """A bridge that starts reads all objects and all that the broker retains: so long statuses stand as they are."""
+    ask_grace_s: float = 5.0
+    """Then, and when its broker is back, it asks all boards at once: so long statuses stand as they are."""
     ask_again_s: float = 10.0
     """A question that the board has not answered is asked anew after this time."""
     mail_again_s: float = 5.0

@@ -7,6 +7,7 @@ Everything runs on one asyncio loop, so a step is never interrupted.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ from typing import Any, Final, Literal, Protocol
 
 import structlog
 from boardlet_wire.names import DESIRED, SESSION
-from boardlet_wire.topic import topic
 
 from boardlet_bridge.core.board import new_board, step
 from boardlet_bridge.core.credential import KeyRing
@@ -78,6 +78,8 @@ class Engine:
     broker_up: bool = False
     listed: bool = False
     orphans: dict[str, bytes] = field(default_factory=dict)
+    received: Counter[str] = field(default_factory=Counter)
+    """Messages of boards so far, by the letter of their topic."""
     wakes: list[tuple[float, Name]] = field(default_factory=list)
     timer_at: float = float("inf")
 
@@ -96,6 +98,7 @@ class Engine:
             self._step(entry, BrokerDown(reason))
 
     def on_message(self, board_id: str, letter: str, topic: str, payload: bytes, retained: bool) -> None:
+        self.received[letter] += 1
         entry = self.claims.owner(board_id)
         if entry is not None:
             self._step(entry, Message(letter, payload))
@@ -187,6 +190,11 @@ class Engine:
             if entry.board.rival != rival:
                 self._step(entry, ClaimSeen(rival))
 
+    @property
+    def connected(self) -> int:
+        """How many boards answer in their present session."""
+        return sum(entry.board.live for entry in self.entries.values())
+
     def board_versions(self) -> dict[Name, str]:
         """The resourceVersion of every Board as last seen."""
         return {name: entry.object["metadata"]["resourceVersion"] for name, entry in self.entries.items()}
@@ -203,7 +211,7 @@ class Engine:
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
         match effect:
             case Publish(letter=letter, payload=payload, retain=retain):
-                self.outlet.publish(topic(entry.board.keys.board_id, letter), payload, retain=retain)
+                self.outlet.publish(entry.board.keys.topic(letter), payload, retain=retain)
             case WriteStatus(urgent=urgent):
                 self.outlet.mark((BOARDS, *entry.name), urgent)
             case Wake(at=at):

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 # Ids of boards without an object come from outside: beyond this many they are counted and no longer logged.
 MAX_UNKNOWN = 1000
+
+
+class Received(Collector):
+    """Messages by topic, counted by the engine in a plain dictionary: this is the hottest path of the bridge."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily("boardlet_messages", "Messages of boards, by their topic", labels=["topic"])
+        for letter, count in self._counts.items():
+            family.add_metric([letter], count)
+        yield family
 
 
 class Metrics:
@@ -32,11 +47,20 @@ class Metrics:
         )
         self.broker_up = Gauge("boardlet_broker_up", "1 while the broker is connected", registry=self.registry)
         self.boards = Gauge("boardlet_boards", "Board objects that are served", registry=self.registry)
+        self.connected = Gauge("boardlet_boards_connected", "Boards that answer now", registry=self.registry)
         self.pending = Gauge("boardlet_status_pending", "Statuses that wait to be written", registry=self.registry)
 
-    def watch(self, boards: Callable[[], float], pending: Callable[[], float]) -> None:
-        """Have the gauges read from these whenever they are scraped."""
+    def watch(
+        self,
+        boards: Callable[[], float],
+        connected: Callable[[], float],
+        pending: Callable[[], float],
+        received: Mapping[str, int],
+    ) -> None:
+        """Have these read whenever the metrics are scraped."""
+        self.registry.register(Received(received))
         self.boards.set_function(boards)
+        self.connected.set_function(connected)
         self.pending.set_function(pending)
 
     def text(self) -> bytes:

@@ -94,7 +94,10 @@ class Bridge:
                 board_interval_s=settings.board_event_interval_s,
                 observe=lambda outcome: self.metrics.events.labels(outcome).inc(),
             )
-            self.metrics.watch(lambda: len(self.engine.entries), lambda: self._writer.pending)
+            engine = self.engine
+            self.metrics.watch(
+                lambda: len(engine.entries), lambda: engine.connected, lambda: self._writer.pending, engine.received
+            )
             await self._serve(stack, client, described, stop)
 
     async def _serve_health(self, stack: AsyncExitStack) -> None:
