@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -97,15 +98,31 @@ def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
     assert len(leftovers(tmp_path)) <= 1, "only the folder of a demo that could not clean up"
 
 
-def test_on_a_cluster_of_ones_own(tmp_path: Path, plane: ControlPlane) -> None:
-    """--context tells the same story there, in a namespace of its own, and removes its objects in the end."""
+def test_on_a_cluster_of_ones_own(tmp_path: Path, plane: ControlPlane, cluster: Cluster) -> None:
+    """--context tells the same story there, in a namespace of its own, and touches nobody else's objects."""
+    other = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "other"}}
+    other["spec"] = {"boardID": "aaaaaaaa", "modelRef": {"name": "greenhouse"}}
+    cluster.run("create", "-f", "-", stdin=json.dumps(other))
     env = environment(tmp_path, CI="true", KUBECONFIG=str(plane.kubeconfig()))
     env["PATH"] = f"{plane.programs.kubectl.parent}:{env['PATH']}"
     command = [*COMMAND, "--context", "boardlet", "--namespace", "own-cluster"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "All of it was true." in done.stdout
+    assert "--context boardlet -n own-cluster" in done.stdout, "how to run the story's commands"
     assert plane.kubectl("get", "boards", "-n", "own-cluster", "-o", "name").stdout == ""
+    assert cluster.get("board", "other")["status"]["conditions"][0]["reason"] == "Pending"
+    there = subprocess.run(
+        [*COMMAND, "--context", "boardlet", "--namespace", str(cluster.namespace)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert there.returncode == 1
+    assert "name one that is not there, with --namespace" in there.stderr
+    assert cluster.find("board", "other"), "a namespace that was there is left as it is"
     wrong = subprocess.run(
         [*COMMAND, "--context", "nonsense"], env=env, capture_output=True, text=True, timeout=60, check=False
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from boardimage import image
 from boardlet_cli.cluster import Cluster
 from boardlet_cli.site import Site
@@ -48,6 +49,7 @@ def test_a_blank_board_becomes_ready(site: Site, cluster: Cluster, board: PtyBoa
 
 def test_dry_run_changes_nothing(site: Site, cluster: Cluster, board: PtyBoard) -> None:
     """--dry-run shows the plan, and leaves board and cluster as they were."""
+    cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
     done = flash(site, cluster, board.port, "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(image())} files to write" in done.stdout
@@ -72,6 +74,67 @@ def test_errors_say_the_cause_and_the_next_step(site: Site, cluster: Cluster, bo
         assert done.returncode == 1, done.stdout + done.stderr
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_would_stop_the_object_is_told_before(site: Site, cluster: Cluster, board: PtyBoard) -> None:
+    """No such model, a name that is none, an id that another Board has: one message, and an untouched board."""
+    no_model = flash(site, cluster, board.port)
+    cluster.run("apply", "-f", str(SAMPLES))
+    taken = flash(site, cluster, board.port, "--board-id", BOARD_ID)
+    no_name = flash(site, cluster, board.port, "--name", "No Name")
+    for done, words in (
+        (no_model, "there is no BoardModel greenhouse in namespace"),
+        (taken, f"the id {BOARD_ID} is that of Board greenhouse-1: say --name greenhouse-1"),
+        (no_name, 'Invalid value: "No Name"'),
+    ):
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert words in done.stderr
+    assert list(board.flash.iterdir()) == []
+
+
+def test_a_board_that_does_not_come_says_why(site: Site, cluster: Cluster, board: PtyBoard) -> None:
+    """A board whose user the broker does not know is flashed, and the end says what its object says, and what to do."""
+    cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
+    done = flash(site, cluster, board.port, "--board-id", BOARD_ID, "--wait-s", "2")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not Ready: Asking: asked the board" in done.stderr
+    assert f"boardlet password {BOARD_ID}" in done.stderr
+
+
+def test_flashing_is_no_failed_boot(site: Site, cluster: Cluster, board: PtyBoard) -> None:
+    """Flashed again and again right after an edit, a board does not take its resets for the edit's failures."""
+    cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
+    site.add_board(BOARD_ID)
+    for _ in range(3):
+        done = flash(site, cluster, board.port, "--board-id", BOARD_ID)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert cluster.get("board", "g1")["status"]["board"]["bootCount"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--broker", "h:x"], "'h:x' is not HOST or HOST:PORT"),
+        (["--broker", "mqtt://h"], "is not HOST or HOST:PORT"),
+        (["--broker", "h:99999"], "is not HOST or HOST:PORT"),
+        (["--broker", "h", "--wifi-password-file", __file__], "of no use without --wifi"),
+        (["--broker", "h", "--wifi", "w", "--wifi-password-file", "none"], "does not exist"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], words: str) -> None:
+    """What no board is needed to see is wrong usage: the option is named, exit code 2."""
+    command = [sys.executable, "-m", "boardlet_cli.main", "flash", "/dev/ttyNone", "--name", "x", "--root-key", "k"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_port(site: Site, cluster: Cluster) -> None:
+    """A path that is there and no serial port is not called busy."""
+    done = flash(site, cluster, "/dev/null")
+    assert done.returncode == 1
+    assert "/dev/null is no serial port" in done.stderr
 
 
 def test_a_port_without_micropython(site: Site, cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ SYSTEM: Final = "boardlet-system"
 OLDEST: Final = (1, 32)
 LASTS: Final = "24h"  # a demo that is left open over night still works in the morning
 KUBECTL_S: Final = 90.0
+KLOG: Final = re.compile(r"[IWEF]\d{4} \d\d:")
 
 
 class KubectlFailed(Exception):
@@ -54,13 +56,22 @@ class Cluster:
         except subprocess.TimeoutExpired as error:
             raise KubectlFailed(f"kubectl {' '.join(arguments)}: no answer after {timeout_s:.0f} s") from error
         if check and done.returncode:
-            raise KubectlFailed(done.stderr.strip() or done.stdout.strip())
+            raise KubectlFailed(_words(done.stderr) or done.stdout.strip())
         return done
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         """One object as JSON; raises KubectlFailed."""
         found: dict[str, Any] = json.loads(self.run("get", kind, name, "-o", "json").stdout)
         return found
+
+    def find(self, kind: str, name: str) -> dict[str, Any] | None:
+        """One object as JSON, None where the cluster knows the kind and has no such object; raises KubectlFailed."""
+        try:
+            return self.get(kind, name)
+        except KubectlFailed as error:
+            if f'"{name}" not found' in str(error):  # and not, for instance, the kind
+                return None
+            raise
 
     def until(self, kind: str, name: str, true: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
         """The object once `true` of it, by a watch of its own; raises KubectlFailed after `timeout_s` seconds."""
@@ -131,6 +142,11 @@ def of_context(context: str, namespace: str) -> Cluster:
     if version < OLDEST:
         raise Missing(f"Kubernetes 1.{OLDEST[1]} or newer", f"context {context} has {version[0]}.{version[1]}")
     return cluster
+
+
+def _words(stderr: str) -> str:
+    # What kubectl says to a person; the lines before it are its library's log (klog: level, month and day, time).
+    return "\n".join(line for line in stderr.splitlines() if not KLOG.match(line)).strip() or stderr.strip()
 
 
 def _first(lines: Any, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ READ_BYTES: Final = 256
 PARTIAL: Final = ".new"  # after the name of a file that is still being written
 MPY_VERSION: Final = 6  # of the .mpy files that mpy-cross 1.29 makes; MicroPython 1.19 and newer load them
 OLDEST: Final = (1, 25)
+FIND_PORT: Final = "`ls /dev/ttyUSB* /dev/ttyACM*` finds it"
 
 _INFO: Final = """
 import sys, os
@@ -89,6 +90,23 @@ except OSError:
     print([])
 """
 
+# A board that a person resets has not failed: this boot counts neither towards safe mode nor against the desired state
+# that is being tried (boardlet.health keeps the record). A board without an agent has none.
+_RESET: Final = """
+import time, machine
+try:
+    from boardlet.store import Store
+    from boardlet_wire import cbor
+    s = Store('state')
+    r = cbor.loads(s.get('boot'))
+    r[1] = r[3] = 0
+    s.put('boot', cbor.dumps(r))
+except Exception:
+    pass
+time.sleep_ms(50)
+machine.reset()
+"""
+
 
 # What mpremote lets through when a port falls silent: half an answer is no struct, a lost device no open file.
 _GONE: Final = (SerialException, OSError, struct.error, UnicodeDecodeError, termios.error)
@@ -120,14 +138,14 @@ class Device:
 
     def __enter__(self) -> Device:
         if not Path(self.port).exists():
-            raise DeviceError(
-                f"there is no port {self.port}: plug the board in, `ls /dev/ttyUSB* /dev/ttyACM*` finds it"
-            )
+            raise DeviceError(f"there is no port {self.port}: plug the board in, {FIND_PORT}")
         if not os.access(self.port, os.R_OK | os.W_OK):
             raise DeviceError(f"{self.port} may not be opened: join its group (`ls -l {self.port}`), and log in again")
         try:
             self._serial = SerialTransport(self.port, BAUD, exclusive=True, timeout=CONNECT_S)
         except (TransportError, *_GONE) as error:
+            if not _is_serial(self.port):
+                raise DeviceError(f"{self.port} is no serial port: {FIND_PORT}") from error
             raise DeviceError(
                 f"{self.port} is busy ({error}): end the program that uses it, as a serial monitor or another flash"
             ) from error
@@ -222,7 +240,7 @@ class Device:
     def reset(self) -> None:
         """Reset the board; it boots main.py. It has no prompt after that."""
         self._was_reset = True
-        self._guard(lambda: self._serial.exec_raw_no_follow("import time, machine; time.sleep_ms(50); machine.reset()"))
+        self._guard(lambda: self._serial.exec_raw_no_follow(_RESET))
 
     def _run(self, code: str) -> str:
         return bytes(self._guard(lambda: self._serial.exec(code))).decode(errors="replace")
@@ -248,3 +266,14 @@ class Device:
         except (TransportError, *_GONE) as error:
             self._silent = True
             raise DeviceError(f"{self.port} does not answer any more ({error}): check cable and power") from error
+
+
+def _is_serial(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return Path(path).is_char_device()
+    try:
+        return os.isatty(descriptor)
+    finally:
+        os.close(descriptor)

@@ -65,6 +65,8 @@ class Plan:
     remove: tuple[str, ...]
     config: bytes
     config_changes: bool
+    creates: bool
+    """Whether there is no Board object yet."""
 
 
 def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
@@ -73,7 +75,10 @@ def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
     _broker_answers(order.broker_host, order.broker_port)
     info = device.info()
     existing = _existing(order, device)
-    board_id = _identity(order, existing, cluster)
+    found = _reachable(cluster, order.name) if cluster else None
+    board_id = _identity(order, existing, found)
+    if cluster and not found:
+        _may_be_created(order, board_id, cluster)
     wanted = image()
     write = {path: content for path, content in wanted.items() if device.sha256(path) != _sha256(content)}
     stale = tuple(
@@ -97,7 +102,7 @@ def plan(order: Order, device: Device, cluster: Cluster | None) -> Plan:
         **(order.extra or {}),
     }
     text = json.dumps(config).encode()
-    return Plan(info, board_id, write, len(wanted) - len(write), stale, text, config != existing)
+    return Plan(info, board_id, write, len(wanted) - len(write), stale, text, config != existing, not found)
 
 
 def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> None:
@@ -117,17 +122,10 @@ def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> N
 
 def register(order: Order, board_id: str, cluster: Cluster) -> bool:
     """Create the Board object where there is none; whether it was created. Raises FlashFailed."""
-    found = cluster.run("get", "board", order.name, "-o", "json", check=False)
-    if found.returncode == 0:
+    if _reachable(cluster, order.name):
         return False
-    body = {
-        "apiVersion": "boardlet.dev/v1alpha1",
-        "kind": "Board",
-        "metadata": {"name": order.name},
-        "spec": {"boardID": board_id, "modelRef": {"name": order.model}},
-    }
     try:
-        cluster.run("create", "-f", "-", stdin=json.dumps(body))
+        cluster.run("create", "-f", "-", stdin=_board(order, board_id))
     except KubectlFailed as error:
         raise FlashFailed(f"cannot create Board {order.name}: {error}") from error
     return True
@@ -135,6 +133,7 @@ def register(order: Order, board_id: str, cluster: Cluster) -> bool:
 
 def broker_password(root_key_file: Path, board_id: str, key_number: int) -> str:
     """What a board with this id shows the broker: 32 hex digits (PROTOCOL.md section 4). Raises FlashFailed."""
+    _checked_id("the command line", board_id)
     key = seal.board_key(_root_key(root_key_file), board_id, key_number)
     return seal.half_key(key, seal.PASSWORD).hex()[:32]
 
@@ -153,16 +152,14 @@ def _existing(order: Order, device: Device) -> dict[str, Any]:
     return existing
 
 
-def _identity(order: Order, existing: Mapping[str, Any], cluster: Cluster | None) -> str:
+def _identity(order: Order, existing: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
     # One id must come out: that of the object, the board, the user, or a new one, where those that there are agree.
     claims = {"--board-id": order.board_id, f"the board at {order.port}": existing.get("id")}
-    if cluster is not None:
-        found = _reachable(cluster, order.name)
-        claims[f"Board {order.name}"] = found["spec"]["boardID"] if found else None
+    if found:
+        claims[f"Board {order.name}"] = found["spec"]["boardID"]
     given = {who: board_id for who, board_id in claims.items() if board_id}
     for who, board_id in given.items():
-        if not isinstance(board_id, str) or not ID_FORM.fullmatch(board_id):
-            raise FlashFailed(f"{who} says the id is {board_id!r}: an id is 8 to 16 lower-case letters and digits")
+        _checked_id(who, board_id)
     if len(set(given.values())) > 1:
         said = ", ".join(f"{who} says {board_id}" for who, board_id in given.items())
         raise FlashFailed(f"the ids differ: {said}. Name another Board, or remove {CONFIG} from the board")
@@ -171,15 +168,44 @@ def _identity(order: Order, existing: Mapping[str, Any], cluster: Cluster | None
     return "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
 
 
+def _checked_id(who: str, board_id: object) -> None:
+    if not isinstance(board_id, str) or not ID_FORM.fullmatch(board_id):
+        raise FlashFailed(f"{who} says the id is {board_id!r}: an id is 8 to 16 lower-case letters and digits")
+
+
 def _reachable(cluster: Cluster, name: str) -> dict[str, Any] | None:
-    done = cluster.run("get", "board", name, "-o", "json", check=False)
-    if done.returncode == 0:
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-    if "NotFound" in done.stderr:
-        return None
-    hint = "is KUBECONFIG right, are the CRDs applied (kubectl apply -f crds/)?"
-    raise FlashFailed(f"no cluster to register the board in: {done.stderr.strip()}; {hint}")
+    try:
+        return cluster.find("board", name)
+    except KubectlFailed as error:
+        hint = "is KUBECONFIG right, are the CRDs applied (kubectl apply -f crds/)?"
+        raise FlashFailed(f"no cluster to register the board in: {error}; {hint}") from error
+
+
+def _may_be_created(order: Order, board_id: str, cluster: Cluster) -> None:
+    # Whatever would stop the object is told before the board is touched.
+    own = json.loads(cluster.run("get", "boards", "-o", "json", f"--field-selector=spec.boardID={board_id}").stdout)
+    for other in own["items"]:
+        raise FlashFailed(
+            f"the id {board_id} is that of Board {other['metadata']['name']}: say --name {other['metadata']['name']}, "
+            "or delete it"
+        )
+    if cluster.find("boardmodel", order.model) is None:
+        where = f"namespace {cluster.namespace}" if cluster.namespace else "the context's namespace"
+        raise FlashFailed(f"there is no BoardModel {order.model} in {where}: apply it, or name another with --model")
+    try:
+        cluster.run("create", "--dry-run=server", "-f", "-", stdin=_board(order, board_id))
+    except KubectlFailed as error:
+        raise FlashFailed(f"Board {order.name} cannot be created: {error}") from error
+
+
+def _board(order: Order, board_id: str) -> str:
+    body = {
+        "apiVersion": "boardlet.dev/v1alpha1",
+        "kind": "Board",
+        "metadata": {"name": order.name},
+        "spec": {"boardID": board_id, "modelRef": {"name": order.model}},
+    }
+    return json.dumps(body)
 
 
 def _root_key(path: Path) -> bytes:

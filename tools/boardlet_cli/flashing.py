@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -11,6 +12,8 @@ from boardlet_cli import flash
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.device import Device
 from boardlet_cli.flash import FlashFailed, Order, Plan
+
+NO_WORD: Final = ("Asking", "NeverSeen", "Gone", "Silent")  # reasons of a board that the bridge does not hear
 
 
 def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int) -> None:
@@ -32,11 +35,7 @@ def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int) -> None:
             "wait", "--for=condition=Ready", f"board/{order.name}", f"--timeout={wait_s}s", timeout_s=wait_s + 10
         )
     except KubectlFailed as error:
-        said = cluster.run("get", "board", order.name, check=False).stdout
-        raise FlashFailed(
-            f"the board is flashed, but its object is not Ready: {error}\n{said}"
-            f"see kubectl describe board {order.name}; does the broker know the user {plan.board_id}?"
-        ) from error
+        raise FlashFailed(f"the board is flashed, but its object is not Ready: {_why(order, plan, cluster)}") from error
     where = f" -n {cluster.namespace}" if cluster.namespace else ""
     console.print(f"Ready. Go on with: kubectl{where} edit board {order.name}")
 
@@ -48,13 +47,29 @@ def _show(console: Console, order: Order, plan: Plan) -> None:
         f"{order.port}: {info.machine or info.platform}, MicroPython {version}, {info.free_bytes // 1024} KiB free"
     )
     size = sum(map(len, plan.write.values()))
-    console.print(f"id {plan.board_id}, Board {order.name}, broker {order.broker_host}:{order.broker_port}")
+    object_ = f"Board {order.name} ({f'new, model {order.model}' if plan.creates else 'is there'})"
+    console.print(f"id {plan.board_id}, {object_}, broker {order.broker_host}:{order.broker_port}")
     console.print(
         f"{len(plan.write)} files to write ({size} bytes), {plan.kept} are right, {len(plan.remove)} to remove"
     )
 
 
+def _why(order: Order, plan: Plan, cluster: Cluster) -> str:
+    conditions = cluster.get("board", order.name).get("status", {}).get("conditions", [])
+    ready = next((c for c in conditions if c["type"] == "Ready"), {"reason": "Pending", "message": "no bridge sees it"})
+    told = f"{ready['reason']}: {ready['message']}"
+    if ready["reason"] in NO_WORD:
+        told += (
+            f"\ndoes the broker know the user {plan.board_id} (boardlet password {plan.board_id} --root-key …), "
+            f"and is the board on its network? Its console tells: mpremote connect {order.port}"
+        )
+    return told
+
+
 def _write(console: Console, plan: Plan, device: Device) -> None:
+    if not plan.write:
+        flash.write(plan, device, lambda path, written: None)
+        return
     total = sum(map(len, plan.write.values()))
     done: dict[str, int] = {}
     columns = (TextColumn("writing"), BarColumn(), DownloadColumn())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -18,7 +20,7 @@ from boardimage import simple
 from provision.progress import Progress, for_stream
 from rich.console import Console
 
-from boardlet_cli.cluster import CRDS, RBAC, Cluster, of_context
+from boardlet_cli.cluster import CRDS, RBAC, Cluster, KubectlFailed, of_context
 from boardlet_cli.site import Site
 from boardlet_cli.story import StepFailed, Story
 
@@ -29,8 +31,9 @@ BOARDS: Final = {"greenhouse-1": "k7m2q9xa", "greenhouse-2": "p4w8z1vc", "greenh
 
 def up(context: str | None, namespace: str, stay: bool | None) -> None:
     """Tell the story, then stay up until Ctrl-C if asked; raises StepFailed, Missing and what kubectl said."""
-    # A terminated demo must clean up as an interrupted one does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminated demo cleans up as an interrupted one does; one in a shell's background starts deaf to Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     terminal = sys.stdout.isatty() and os.environ.get("CI") != "true"
     console = Console(highlight=False, soft_wrap=True)
     progress = for_stream()
@@ -41,7 +44,9 @@ def up(context: str | None, namespace: str, stay: bool | None) -> None:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="boardlet-")))
         cluster = stack.enter_context(_cluster(folder, context, namespace, progress, console))
         console.print(f"broker: {broker.name} from {broker.origin}")
-        site = stack.enter_context(Site(folder / "site", cluster, broker))
+        # In a cluster with boards of its own these are none of the demo's business.
+        own = {"namespaces": json.dumps([cluster.namespace])} if cluster.namespace else {}
+        site = stack.enter_context(Site(folder / "site", cluster, broker, own))
         took = time.monotonic() - began
         console.print(f"bridge: up as the service account boardlet-bridge, {took:.1f} s after the start")
         for board_id in BOARDS.values():
@@ -70,10 +75,17 @@ def _cluster(
         return
     cluster = of_context(context, namespace)
     had_kinds = cluster.run("get", "crd", "boards.boardlet.dev", check=False).returncode == 0
-    cluster.install()
-    cluster.run("create", "namespace", namespace)
-    console.print(f"cluster: context {context}, namespace {namespace}")
     try:
+        cluster.run("create", "namespace", namespace)
+    except KubectlFailed as error:
+        raise KubectlFailed(
+            f"{error}\nthe demo makes its namespace and removes it: name one that is not there, with --namespace"
+        ) from error
+    console.print(
+        f"cluster: context {context}; kubectl speaks with --context {shlex.quote(context)} -n {namespace} below"
+    )
+    try:
+        cluster.install()
         yield cluster
     finally:
         # The bridge that would take the finalizers off is gone by now.
@@ -89,10 +101,12 @@ def _cluster(
 
 def _stay(console: Console, cluster: Cluster, folder: Path) -> None:
     console.print("\nEverything stays up until Ctrl-C. In another terminal:")
+    kubectl = "kubectl"
     if cluster.context:
-        console.print(f"  kubectl --context {cluster.context} -n {cluster.namespace} get boards -w")
+        kubectl = shlex.join(["kubectl", "--context", cluster.context, "-n", str(cluster.namespace)])
     else:
-        console.print(f"  export KUBECONFIG={cluster.env['KUBECONFIG']}\n  alias kubectl={cluster.kubectl}")
-        console.print("  kubectl get boards -w\n  kubectl edit board greenhouse-1")
+        console.print(f"  export KUBECONFIG={shlex.quote(cluster.env['KUBECONFIG'])}")
+        console.print(f"  alias kubectl={shlex.quote(shlex.quote(str(cluster.kubectl)))}")
+    console.print(f"  {kubectl} get boards -w\n  {kubectl} edit board greenhouse-1")
     console.print(f"  the boards' pins are files: {folder}/site/*/pins/")
     signal.pause()
