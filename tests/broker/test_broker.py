@@ -175,3 +175,16 @@ def test_a_removed_credential_ends_its_connection(broker: Broker) -> None:
         assert board.until(lambda: board.gone)
         other.publish("b/00/zzzzzzzz/r", b"still here")
         assert not other.gone
+
+
+def test_one_credential_cannot_fill_everybodys_memory(broker: Broker) -> None:
+    """A packet that nobody could read ends its sender's connection, and is not retained."""
+    with client(broker, "k7m2q9xa", "secret-a") as board:
+        board.publish("b/00/k7m2q9xa/r", bytes(8192 + 16), retain=True)
+        assert not board.gone
+        board.publish("b/00/k7m2q9xa/s", bytes(200_000), retain=True)
+        assert board.gone
+    with client(broker, BRIDGE, "bridge-secret") as bridge:
+        bridge.subscribe("b/+/+/s", "b/+/+/r")
+        assert bridge.until(lambda: bridge.got != [])
+        assert [(topic[-1], len(payload)) for topic, payload in bridge.got] == [("r", 8192 + 16)]

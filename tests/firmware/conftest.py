@@ -15,6 +15,7 @@ from virtualboard import VirtualBoard
 @pytest.fixture
 def broker(broker_programs: brokers.Programs, tmp_path: Path) -> Iterator[Broker]:
     made = Broker(tmp_path / "broker", broker_programs)
+    made.packet_bytes = None  # a foreign broker's default: the board must bear what it lets through
     admit(made)
     with made:
         yield made

@@ -28,6 +28,9 @@ VARIABLE: Final = "BOARDLET_BROKER"
 MODULE: Final = Path(__file__).parent / "go"
 _MOCHI_RELEASE: Final = "2.7.9"
 _MOCHI_BUILD_S: Final = 20.0
+# The longest payload that anybody here reads is 8 KiB. Without a limit one stolen credential can retain 256 MB, which
+# broker and bridge would hold in memory at every start.
+_PACKET_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Broker:
         self.folder = folder
         self.programs = programs or find()
         self.port = free_port()
+        self.packet_bytes: int | None = _PACKET_BYTES
+        """The longest packet that it takes from a client; None for any, as a foreign broker may have it."""
         self.users: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self.process = Process(
@@ -91,6 +96,7 @@ class Broker:
         self._write_access()
         if self.programs.name == "mosquitto":
             (self.folder / "mosquitto.conf").write_text(self._conf())
+        self.process.argv = [str(part) for part in self._argv()]
         self.process.start()
         self.process.wait_until(lambda: listens(self.port))
 
@@ -137,7 +143,8 @@ class Broker:
     def _argv(self) -> list[str | Path]:
         if self.programs.name == "mosquitto":
             return [self.programs.program.path, "-c", self.folder / "mosquitto.conf"]
-        return [self.programs.program.path, "-listen", f"127.0.0.1:{self.port}", "-folder", self.folder]
+        limit = ["-packet", str(self.packet_bytes)] if self.packet_bytes else []
+        return [self.programs.program.path, "-listen", f"127.0.0.1:{self.port}", "-folder", self.folder, *limit]
 
     def _write_access(self) -> None:
         (self.folder / "data").mkdir(exist_ok=True)
@@ -161,6 +168,7 @@ class Broker:
                 "max_queued_messages 200000",
                 "max_inflight_messages 0",
                 "set_tcp_nodelay true",
+                *([f"max_packet_size {self.packet_bytes}"] if self.packet_bytes else []),
                 "persistence true",
                 f"persistence_location {self.folder / 'data'}/",
                 "autosave_on_changes true",

@@ -103,11 +103,13 @@ func allowed(user, topic string, write bool) bool {
 func main() {
 	listen := flag.String("listen", "", "address and port")
 	folder := flag.String("folder", "", "folder with users.json and data/")
+	packet := flag.Uint("packet", 0, "longest packet that a client may send, in bytes; 0 for any")
 	flag.Parse()
 	logger := slog.New(slog.NewTextHandler(os.Stdout, nil))
 	capabilities := mqtt.NewDefaultServerCapabilities()
 	capabilities.MaximumClientWritesPending = 200000
 	capabilities.MaximumInflight = 65535
+	capabilities.MaximumPacketSize = uint32(*packet)
 	server := mqtt.New(&mqtt.Options{Logger: logger, Capabilities: capabilities, SysTopicResendInterval: 5})
 	rules := &access{path: filepath.Join(*folder, "users.json")}
 	check(rules.load())
