@@ -10,6 +10,7 @@ import pytest
 from boardlet_bridge.kube.client import Conflict, KubeClient, NotFound, Rejected, Throttled, Unavailable
 from boardlet_bridge.kube.connection import Connection
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
+from structlog.testing import capture_logs
 
 KEY: Key = ("boards", "default", "g1")
 
@@ -180,3 +181,52 @@ def test_no_api_server_is_unavailable() -> None:
                 await client.get("boards", "default", "x")
 
     asyncio.run(run())
+
+
+def test_a_status_that_is_not_taken_leaves_no_old_conditions() -> None:
+    """What the API server refuses of a status must not keep the old one standing: its conditions are written alone."""
+
+    class Strict(Server):
+        async def apply_status(self, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
+            if "reported" in body["status"]:
+                raise Rejected("422: status.reported")
+            self.written.append((0.0, body["status"]))
+            return dict(body)
+
+    async def run() -> None:
+        server = Strict()
+        conditions = [{"type": "Ready", "status": "Unknown"}]
+        body = {"status": {"conditions": conditions, "reported": {"led": True}}}
+        writer = StatusWriter(
+            server, lambda key: body, lambda key, obj: None, interval_s=0.2, writes_per_s=9.0, burst=9
+        )
+        task = asyncio.create_task(writer.run())
+        writer.mark(KEY, True)
+        async with asyncio.timeout(5):
+            while not server.written:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        assert [status for _, status in server.written] == [{"conditions": conditions}]
+        assert writer.why == "422: status.reported"
+
+    asyncio.run(run())
+
+
+def test_why_nothing_is_written_is_known_and_said_once() -> None:
+    """A right that is missing is told once a cause, not once a try or a board, and that it is there again."""
+    denials = [Unavailable(f'403: boards "g{n}" is forbidden') for n in range(4)]
+
+    async def run() -> None:
+        async with World(Server(*denials)) as world:
+            for n in range(3):
+                world.mark(n, urgent=True, key=("boards", "default", f"g{n}"))
+            async with asyncio.timeout(5):
+                while not world.writer.why:
+                    await asyncio.sleep(0.001)
+            assert world.writer.why.startswith("403: boards")
+            await world.idle()
+            assert world.writer.why == ""
+
+    with capture_logs() as said:
+        asyncio.run(run())
+    assert [line["event"] for line in said] == ["cannot write statuses, will try again", "statuses are written again"]

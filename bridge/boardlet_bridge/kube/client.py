@@ -22,6 +22,7 @@ FINALIZER: Final = "boardlet.dev/mailbox"
 TIMEOUT_S: Final = 15.0
 WATCH_IDLE_S: Final = 90.0  # the API server sends a bookmark every minute
 MAX_MESSAGE: Final = 500
+NOBODY: Final = "fieldSelector=metadata.name%3Dboardlet.none"
 NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # not as they are
 LONGEST_PATIENCE_S: Final = 60.0  # however long a Retry-After asks for
 
@@ -95,10 +96,10 @@ class KubeClient:
         return await self._request("GET", _path(plural, namespace) + query)
 
     @asynccontextmanager
-    async def watch(self, plural: str, namespace: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines of a watch from now on, for as long as the API server keeps it; raises ApiError."""
+    async def watch_nothing(self, plural: str, namespace: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a watch that has none but bookmarks, for as long as the API server keeps it; raises ApiError."""
         assert self._session is not None, "the client is not open"
-        url = f"{self.connection.server}{_path(plural, namespace)}?watch=true&allowWatchBookmarks=true"
+        url = f"{self.connection.server}{_path(plural, namespace)}?watch=true&allowWatchBookmarks=true&{NOBODY}"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=WATCH_IDLE_S)
         try:
             async with self._session.get(url, headers=self._headers(), timeout=timeout) as answer:

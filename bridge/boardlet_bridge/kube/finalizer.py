@@ -11,14 +11,11 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import structlog
-
 from boardlet_bridge.kube.client import ApiError, Conflict, KubeClient, NotFound
+from boardlet_bridge.kube.complaint import Complaint
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
-
-log = structlog.get_logger("finalizer")
 
 
 class Finalizers:
@@ -29,6 +26,14 @@ class Finalizers:
         self._seen = seen
         self._wishes: dict[str, tuple[Mapping[str, Any], bool]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._complaint = Complaint(
+            "finalizer", "cannot write finalizers, will try again", "finalizers are written again"
+        )
+
+    @property
+    def why(self) -> str:
+        """Why finalizers cannot be written now, "" while they can."""
+        return self._complaint.why
 
     def want(self, obj: Mapping[str, Any], present: bool) -> None:
         """Have the finalizer on this object, or off it."""
@@ -54,9 +59,8 @@ class Finalizers:
                 except (Conflict, NotFound):
                     continue
                 except ApiError as error:
-                    log.warning(
-                        "cannot write the finalizer, will try again", board=obj["metadata"]["name"], why=str(error)
-                    )
+                    meta = obj["metadata"]
+                    self._complaint.failed(str(error), board=f"{meta['namespace']}/{meta['name']}")
                     self._wishes.setdefault(uid, (obj, present))
                     await asyncio.sleep(random.uniform(0, pause))
                     pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -64,4 +68,6 @@ class Finalizers:
             del self._tasks[uid]
 
     async def _write(self, obj: Mapping[str, Any], present: bool) -> None:
-        self._seen(await self._client.set_finalizer(obj, present))
+        answer = await self._client.set_finalizer(obj, present)
+        self._complaint.worked()
+        self._seen(answer)

@@ -119,14 +119,18 @@ class Watch:
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        while self._events:
-            plural, change, obj = self._events.popleft()
-            if self._stop.is_set():
-                return
-            if plural == BOARDS:
-                self._sink.on_board(change, obj)
-            else:
-                self._sink.on_model(change, obj)
+        try:
+            while self._events:
+                plural, change, obj = self._events.popleft()
+                if self._stop.is_set():
+                    return
+                if plural == BOARDS:
+                    self._sink.on_board(change, obj)
+                else:
+                    self._sink.on_model(change, obj)
+        finally:
+            if self._events:  # one object failed in us, loudly: the others must not wait for ever behind it
+                self._loop.call_soon(self._drain)
 
 
 def _plain(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import structlog
-
 from boardlet_bridge.kube.client import ApiError, Gone, KubeClient, NotFound, Throttled, Unavailable
+from boardlet_bridge.kube.complaint import Complaint
 from boardlet_bridge.kube.handlers import BOARDS, Change, WatchSink
 
 PAGE: Final = 500
@@ -24,8 +23,6 @@ LONGEST_PAUSE_S: Final = 30.0
 FIRST_LISTING_S: Final = 5.0  # the longest pause of a bridge that serves nothing until it has listed
 PAGE_TRIES: Final = 5  # what was listed so far is worth some patience: a large list may never come without a failure
 SOON_S: Final = 10.0  # what was deleted between the first listing and the begin of the watch is found then
-
-log = structlog.get_logger("resync")
 
 Names = Callable[[], Mapping[tuple[str, str], str]]  # name → resourceVersion as known
 
@@ -41,8 +38,18 @@ class Resync:
         self._namespaces: Sequence[str | None] = list(namespaces) or [None]
         self._known: dict[str, Names] = {BOARDS: boards, MODELS: models}
         self._soon = asyncio.Event()
-        self.away = ""
-        """Why the API server cannot be reached now, "" while it can."""
+        self._down: dict[tuple[str, str | None], str] = {}
+        self._complaint = Complaint(
+            "resync",
+            "the API server is away, or lets nothing be watched; boards are served as before",
+            "the API server is back",
+        )
+        self._listing = Complaint("resync", "cannot list the objects, will try again", "the objects are listed again")
+
+    @property
+    def away(self) -> str:
+        """Why what the API server has cannot be watched now, "" while it can."""
+        return next(iter(self._down.values()), self._listing.why)
 
     async def first(self, waiting: Callable[[str], None]) -> None:
         """List everything once; tells `waiting` why it takes long, and tries until it has succeeded."""
@@ -67,8 +74,9 @@ class Resync:
             pause = interval_s * random.uniform(0.9, 1.0)
             try:
                 await self.once()
+                self._listing.worked()
             except ApiError as error:
-                log.warning("cannot list the objects, will try again", why=str(error))
+                self._listing.failed(str(error))
                 pause = min(pause, LONGEST_PAUSE_S)
 
     def soon(self) -> None:
@@ -121,21 +129,24 @@ class Resync:
         raise AssertionError("the last try returns or raises")
 
     async def guard(self) -> None:
-        """Hold one idle watch, and list anew when it comes back after an outage: the cluster may be another then."""
-        pause = FIRST_PAUSE_S
+        """Hold an idle watch a kind; list anew when one comes back after an outage: the cluster may be another then."""
+        watches = [(plural, namespace) for plural in (MODELS, BOARDS) for namespace in self._namespaces]
+        await asyncio.gather(*(self._guard(*watch) for watch in watches))
+
+    async def _guard(self, plural: str, namespace: str | None) -> None:
+        pause, this = FIRST_PAUSE_S, (plural, namespace)
         while True:
             try:
-                async with self._client.watch(MODELS, self._namespaces[0]) as lines:
-                    if self.away:
-                        log.info("the API server is back")
+                async with self._client.watch_nothing(plural, namespace) as lines:
+                    pause = FIRST_PAUSE_S
+                    if self._down.pop(this, "") and not self._down:
+                        self._complaint.worked()
                         self.soon()
-                    pause, self.away = FIRST_PAUSE_S, ""
                     async for _ in lines:
                         pass
             except ApiError as error:
-                if not self.away:
-                    log.warning("the API server is away; boards are served as before", why=str(error))
-                self.away = str(error)
+                self._down[this] = str(error)
+                self._complaint.failed(str(error))
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

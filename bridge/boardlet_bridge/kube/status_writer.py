@@ -12,12 +12,11 @@ import contextlib
 import heapq
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-import structlog
-
 from boardlet_bridge.kube.client import ApiError, Conflict, NotFound, Rejected, Throttled
+from boardlet_bridge.kube.complaint import Complaint
 
 Key = tuple[str, str, str]  # plural, namespace, name
 
@@ -26,8 +25,6 @@ FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 DOUBT_S: Final = 1.0
 REJECTED_S: Final = 60.0  # a status that the API server will not take is offered again after this time
-
-log = structlog.get_logger("status")
 
 
 class StatusClient(Protocol):
@@ -65,6 +62,17 @@ class StatusWriter:
         self._tokens, self._tokens_at = float(burst), 0.0
         self._paused_until, self._pause = 0.0, FIRST_PAUSE_S
         self._changed = asyncio.Event()
+        self._away = Complaint("status", "cannot write statuses, will try again", "statuses are written again")
+        self._rejected = Complaint(
+            "status",
+            "the API server does not take a status: are crds/ of this release?",
+            "all statuses are taken again",
+        )
+
+    @property
+    def why(self) -> str:
+        """Why statuses cannot be written now, "" while they can."""
+        return self._away.why or self._rejected.why
 
     def mark(self, key: Key, urgent: bool) -> None:
         """The key's status has to be written: now if urgent, else when its interval is over."""
@@ -162,14 +170,14 @@ class StatusWriter:
 
     async def _write(self, key: Key, body: dict[str, Any]) -> None:
         try:
-            await self._outcome(key, self._client.apply_status(key[0], body))
+            await self._outcome(key, body)
         finally:
             del self._flying[key]
             self._changed.set()
 
-    async def _outcome(self, key: Key, write: Awaitable[dict[str, Any]]) -> None:
+    async def _outcome(self, key: Key, body: dict[str, Any]) -> None:
         try:
-            obj = await write
+            obj = await self._client.apply_status(key[0], body)
         except Conflict:
             self._observe("conflict")
             await self._read_again(key)
@@ -177,13 +185,18 @@ class StatusWriter:
             self._observe("not_found")  # the watch says what became of it
         except Rejected as error:
             self._observe("rejected")
-            log.error("the API server does not take this status", board="/".join(key[1:]), why=str(error))
+            self._rejected.failed(str(error), object="/".join(key))
             self._again_at(key, asyncio.get_running_loop().time() + REJECTED_S)
+            # The old status must not go on to stand there as if it were true: at least the conditions.
+            bare = {**body, "status": {"conditions": body.get("status", {}).get("conditions")}}
+            if bare != body and bare["status"]["conditions"]:
+                await self._outcome(key, bare)
         except ApiError as error:
             self._back_off(key, error)
         else:
             self._observe("written")
             self._pause = FIRST_PAUSE_S
+            self._away.worked()
             self._written(key, obj)
 
     async def _read_again(self, key: Key) -> None:
@@ -213,8 +226,8 @@ class StatusWriter:
         self._observe("unavailable")
         patience = error.retry_after_s if isinstance(error, Throttled) else 0.0
         now = asyncio.get_running_loop().time()
+        self._away.failed(str(error), object="/".join(key))
         if now >= self._paused_until:
-            log.warning("cannot write statuses, will try again", why=str(error))
             self._paused_until = now + max(patience, random.uniform(self._pause / 2, self._pause))
             self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
         self._queue(key, True)

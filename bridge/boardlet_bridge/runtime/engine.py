@@ -17,6 +17,7 @@ import structlog
 from boardlet_wire.names import DESIRED, SESSION
 
 from boardlet_bridge.core.board import new_board, step
+from boardlet_bridge.core.codec import MAX_PAYLOAD_BYTES
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.event import (
     BrokerDown,
@@ -44,6 +45,8 @@ MODELS: Final = "boardmodels"
 # Mailboxes of ids without an object are kept until one appears, so that its revision continues them. 20,000 boards at
 # about 100 bytes are 2 MB; beyond that the board's own word still prevents a step backwards.
 MAX_ORPHAN_MAILBOXES: Final = 20_000
+RETAINED: Final = SESSION + DESIRED
+REFUSED_S: Final = 60.0  # whoever floods a topic must not flood the log: one line a board and cause in this time
 
 REWOUND: Final = "0"  # the resourceVersion of an object that has to be read anew; older than any other
 
@@ -76,29 +79,36 @@ class Engine:
     models: Models = field(default_factory=Models)
     claims: Claims = field(default_factory=Claims)
     broker_up: bool = False
+    broker_reason: str = ""
     listed: bool = False
     orphans: dict[str, bytes] = field(default_factory=dict)
     received: Counter[str] = field(default_factory=Counter)
     """Messages of boards so far, by the letter of their topic."""
+    refused_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    """When a refusal was last logged, by board and cause."""
     wakes: list[tuple[float, Name]] = field(default_factory=list)
     timer_at: float = float("inf")
 
     # From the broker
     def on_up(self) -> None:
         log.info("broker is up", boards=len(self.entries))
-        self.broker_up = True
+        self.broker_up, self.broker_reason = True, ""
         for entry in list(self.entries.values()):
             self._step(entry, BrokerUp())
 
     def on_down(self, reason: str) -> None:
         log.warning("broker is away", reason=reason)
-        self.broker_up = False
+        self.broker_up, self.broker_reason = False, reason
         self.orphans.clear()
         for entry in list(self.entries.values()):
             self._step(entry, BrokerDown(reason))
 
     def on_message(self, board_id: str, letter: str, topic: str, payload: bytes, retained: bool) -> None:
         self.received[letter] += 1
+        if retained and letter not in RETAINED:
+            # Nobody retains these but to have them read again at every start of a bridge.
+            self.outlet.refused("retained")
+            return
         entry = self.claims.owner(board_id)
         if entry is not None:
             self._step(entry, Message(letter, payload))
@@ -115,7 +125,9 @@ class Engine:
     def _orphan(self, board_id: str, payload: bytes) -> None:
         if not payload:
             self.orphans.pop(board_id, None)
-        elif board_id in self.orphans or len(self.orphans) < MAX_ORPHAN_MAILBOXES:
+        elif len(payload) <= MAX_PAYLOAD_BYTES and (
+            board_id in self.orphans or len(self.orphans) < MAX_ORPHAN_MAILBOXES
+        ):
             self.orphans[board_id] = payload
 
     # From the cluster
@@ -188,6 +200,8 @@ class Engine:
     def _settle(self, board_id: str) -> None:
         for entry, rival in list(self.claims.rivals(board_id)):
             if entry.board.rival != rival:
+                if rival:
+                    log.warning("two Boards claim one id", board=board_id, served=rival, unserved="/".join(entry.name))
                 self._step(entry, ClaimSeen(rival))
 
     @property
@@ -205,7 +219,15 @@ class Engine:
 
     # Steps and effects
     def _step(self, entry: Entry, event: Event) -> None:
-        for effect in step(entry.board, event, self.outlet.now()):
+        try:
+            effects = step(entry.board, event, self.outlet.now())
+        except Exception:
+            # A bug of ours, said loudly. What brought it about may be retained or stored, and come at every start:
+            # it must not take the other boards with it.
+            log.exception("a step failed: report this", object="/".join(entry.name), event_type=type(event).__name__)
+            self.outlet.refused("failed_step")
+            return
+        for effect in effects:
             self._carry_out(entry, effect)
 
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
@@ -222,7 +244,13 @@ class Engine:
                 self.outlet.tell(entry.object, effect)
             case Refused(cause=cause, detail=detail):
                 self.outlet.refused(cause)
-                log.info("refused a message", board=entry.board.keys.board_id, cause=cause, detail=detail)
+                self._say_refused(entry.board.keys.board_id, cause, detail)
+
+    def _say_refused(self, board_id: str, cause: str, detail: str) -> None:
+        now = self.outlet.now()
+        if now >= self.refused_at.get((board_id, cause), float("-inf")) + REFUSED_S:
+            self.refused_at[board_id, cause] = now
+            log.info("refused a message", board=board_id, cause=cause, detail=detail)
 
     def _wake(self, at: float, name: Name) -> None:
         heapq.heappush(self.wakes, (at, name))

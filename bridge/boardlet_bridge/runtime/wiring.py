@@ -73,7 +73,6 @@ class Bridge:
                 client = await stack.enter_async_context(KubeClient(described))
             except connection.ConnectionInvalid as error:
                 raise ConfigurationError(str(error)) from error
-            await self._serve_health(stack)
             self._finalizers = Finalizers(client, lambda obj: self.engine.on_board("MODIFIED", obj))
             stack.push_async_callback(self._finalizers.stop)
             self._writer = StatusWriter(
@@ -98,6 +97,7 @@ class Bridge:
             self.metrics.watch(
                 lambda: len(engine.entries), lambda: engine.connected, lambda: self._writer.pending, engine.received
             )
+            await self._serve_health(stack)
             await self._serve(stack, client, described, stop)
 
     async def _serve_health(self, stack: AsyncExitStack) -> None:
@@ -207,7 +207,12 @@ class Bridge:
     def _parts(self) -> dict[str, str]:
         self.metrics.broker_up.set(self.session.up)
         away = self._resync.away if self._resync else ""
-        return {"cluster": self.waiting or away, "broker": "" if self.session.up else "not connected"}
+        return {
+            "cluster": self.waiting or away,
+            "broker": "" if self.session.up else self.engine.broker_reason or "not connected yet",
+            "statuses": self._writer.why,
+            "finalizers": self._finalizers.why,
+        }
 
 
 def read_root_key(path: Path) -> bytes:

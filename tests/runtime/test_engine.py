@@ -1,0 +1,140 @@
+"""The engine under hostile hands: what one credential or one object does stays with it, in memory and in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from boardlet_bridge.core.board import FINALIZER
+from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.state import Limits
+from boardlet_bridge.runtime import engine as engines
+from boardlet_bridge.runtime.engine import Engine
+from boardlet_wire.topic import topic
+from structlog.testing import capture_logs
+
+
+class Outlet:
+    """The world: keeps what is published and refused; its time is the test's."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+        self.published: list[str] = []
+        self.refusals: list[str] = []
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self.published.append(topic)
+
+    def mark(self, key: tuple[str, str, str], urgent: bool) -> None: ...
+    def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None: ...
+    def tell(self, obj: Mapping[str, Any], notice: object) -> None: ...
+    def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
+
+    def now(self) -> float:
+        return self.time
+
+    def refused(self, cause: str) -> None:
+        self.refusals.append(cause)
+
+    def unknown_board(self, board_id: str) -> None: ...
+    def warned(self, reason: str) -> None: ...
+    def doubt(self) -> None: ...
+
+
+def board(number: int, namespace: str = "default", created: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": f"g{number}",
+            "namespace": namespace,
+            "uid": f"1111111{number}-2222-4333-8444-555555555555",
+            "resourceVersion": "1",
+            "generation": 1,
+            "creationTimestamp": created,
+            "finalizers": [FINALIZER],
+        },
+        "spec": {"boardID": f"board000{number}", "modelRef": {"name": "m"}},
+    }
+
+
+@pytest.fixture
+def outlet() -> Outlet:
+    return Outlet()
+
+
+@pytest.fixture
+def engine(outlet: Outlet) -> Engine:
+    made = Engine(KeyRing(bytes(32), bytes(16)), Limits(), outlet)
+    made.on_board("ADDED", board(1))
+    made.on_board("ADDED", board(2))
+    made.on_listed()
+    made.on_up()
+    return made
+
+
+def message(engine: Engine, letter: str, payload: bytes, retained: bool = False, board_id: str = "board0001") -> None:
+    engine.on_message(board_id, letter, topic(board_id, letter), payload, retained)
+
+
+def test_a_flood_is_counted_and_not_logged_line_by_line(engine: Engine, outlet: Outlet) -> None:
+    """A thousand forged messages are a thousand counts and one line; another line comes after a minute."""
+    with capture_logs() as said:
+        for _ in range(1000):
+            message(engine, "s", b"forged and sealed by nobody")
+        assert outlet.refusals.count("wrong_seal") == 1000
+        assert len(said) == 1
+        outlet.time += engines.REFUSED_S
+        message(engine, "s", b"forged and sealed by nobody")
+    assert [line["board"] for line in said] == ["board0001", "board0001"]
+
+
+def test_what_is_retained_where_nothing_should_be_is_ignored(engine: Engine, outlet: Outlet) -> None:
+    """Poison that a stolen credential left on a report's topic does not accuse the board at every start."""
+    before = len(outlet.published)
+    for letter in "rwatl":
+        message(engine, letter, b"poison" * 5, retained=True)
+    assert outlet.refusals == ["retained"] * 5
+    assert len(outlet.published) == before
+    assert not next(iter(engine.entries.values())).board.suspicion
+
+
+def test_mailboxes_without_an_object_are_bounded_in_number_and_size(engine: Engine) -> None:
+    """Whoever may write mailboxes cannot make the bridge hold more than a fleet's worth of them."""
+    message(engine, "d", bytes(1_000_000), True, "unknown00")
+    assert engine.orphans == {}
+    for n in range(engines.MAX_ORPHAN_MAILBOXES + 10):
+        message(engine, "d", b"x", True, f"unknown{n:07d}")
+    assert len(engine.orphans) == engines.MAX_ORPHAN_MAILBOXES
+
+
+def test_a_step_that_fails_is_told_and_stays_with_its_board(
+    engine: Engine, outlet: Outlet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug that one board's bytes bring to light is said with the object's name, and the next board is served."""
+    real = engines.step
+
+    def step(board: Any, event: Any, now: float) -> Any:
+        if board.keys.board_id == "board0001":
+            raise ZeroDivisionError
+        return real(board, event, now)
+
+    monkeypatch.setattr(engines, "step", step)
+    with capture_logs() as said:
+        engine.on_down("test")
+        engine.on_up()
+    assert {line["object"] for line in said if line["log_level"] == "error"} == {"default/g1"}
+    assert outlet.refusals == ["failed_step", "failed_step"]
+    assert outlet.published[-1] == topic("board0002", "c")
+
+
+def test_a_second_claim_is_said_and_takes_nothing(engine: Engine) -> None:
+    """A younger Board of another namespace with the same id is logged with both names, and is not served."""
+    with capture_logs() as said:
+        thief = board(1, "thief", "2026-02-01T00:00:00Z")
+        thief["metadata"]["uid"] = "99999999-2222-4333-8444-555555555555"
+        engine.on_board("ADDED", thief)
+    claims = [line for line in said if line["event"] == "two Boards claim one id"]
+    assert [(line["served"], line["unserved"]) for line in claims] == [("default/g1", "thief/g1")]
+    owner = engine.claims.owner("board0001")
+    assert owner is not None
+    assert owner.name == ("default", "g1")
