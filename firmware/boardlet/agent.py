@@ -31,8 +31,6 @@ def ticks():
 
 def driver(spec):
     name = spec[0]
-    if not name.replace("_", "").isalpha():
-        raise ValueError("no driver " + name)
     return __import__("drivers." + name, None, None, (name,)).Driver(spec)
 
 

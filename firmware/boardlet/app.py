@@ -1,13 +1,13 @@
 # What a user's own app.py uses (docs/apps.md): `from boardlet import app`. Handlers are called with desired values,
 # timers after their time; `set` gives a property's value. Whatever they raise is theirs, and stops nothing else.
-import sys
 from hashlib import sha256
-from io import StringIO
 
+from boardlet.health import trace
+from boardlet.model import check
 from boardlet.ticks import add, diff
 
 handlers = {}
-crash = None  # the last traceback of the app, at most 512 bytes
+crash = None  # the end of the app's last traceback
 digest = None  # of app.py, None where there is none
 broken = False  # the app could not be loaded
 _timers = []
@@ -38,11 +38,11 @@ def set(name, value):
         return
     p = _props.get(name)
     if p is None:
-        raise ValueError("the model has no property " + name)
+        raise ValueError("no property " + name)
     value = p.fit(value)
-    code = p.check(value)
+    code = check(p.row, value)
     if code:
-        raise ValueError("%s: %r is refused with code %d" % (name, value, code))
+        raise ValueError("%s: code %d" % (name, code))
     p.value = value
     p.error = 0
 
@@ -74,10 +74,7 @@ def load():
 
 def failed(e):
     global crash
-    out = StringIO()
-    sys.print_exception(e, out)
-    crash = out.getvalue()[-512:]
-    print(crash)
+    crash = trace(e)
 
 
 def tick(now):

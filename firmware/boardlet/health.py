@@ -11,7 +11,15 @@ from boardlet.store import Store
 
 _FAILED_BOOTS = const(4)
 SAFE_S = const(600)
-_CRASH_MAX = const(512)
+
+
+def trace(e):
+    # Prints the traceback and returns its end.
+    out = StringIO()
+    sys.print_exception(e, out)
+    text = out.getvalue()[-512:]
+    print(text)
+    return text
 
 
 class Boot:
@@ -55,10 +63,6 @@ class Boot:
         return raw.decode() if raw else None
 
     def crashed(self, e):
-        out = StringIO()
-        sys.print_exception(e, out)
-        text = out.getvalue().encode()[-_CRASH_MAX:]
-        print(text.decode())
-        self.store.put("crash", text)
+        self.store.put("crash", trace(e).encode())
         self.rec[4] = self.rec[0]
         self._write()

@@ -20,7 +20,7 @@ _IPPROTO_TCP = const(6)
 _TCP_NODELAY = const(1)
 
 DOWN = const(0)
-WAIT = const(1)  # CONNECT sent
+_WAIT = const(1)  # CONNECT sent
 UP = const(2)
 
 
@@ -81,7 +81,7 @@ class Link(MQTTClient):
         self.poller.register(net, select.POLLIN)
         self.heard = self.sent = now
         self.deadline = add(now, _ANSWER_MS)
-        self.state = WAIT
+        self.state = _WAIT
         self._connect()
         self.flush(now)
 
@@ -162,7 +162,7 @@ class Link(MQTTClient):
             return 60000
         third = self.keepalive * 333
         due = min(diff(add(self.sent, third), now), diff(add(self.heard, self.keepalive * 1500), now))
-        if self.state == WAIT:
+        if self.state == _WAIT:
             due = min(due, diff(self.deadline, now))
         for at in self.inflight.values():
             due = min(due, diff(add(at, _ANSWER_MS), now))
@@ -178,7 +178,7 @@ class Link(MQTTClient):
         self.flush(now)
         while self._packet(now):
             pass
-        if self.state == WAIT and diff(now, self.deadline) >= 0:
+        if self.state == _WAIT and diff(now, self.deadline) >= 0:
             raise OSError("no CONNACK")
         for at in self.inflight.values():
             if diff(now, at) >= _ANSWER_MS:

@@ -2,29 +2,43 @@
 from boardlet_wire import cbor
 from micropython import const
 
-OUT_OF_RANGE = const(1)
-WRONG_TYPE = const(2)
-READ_ONLY = const(3)
-UNKNOWN = const(4)
-TOO_LONG = const(5)
-DRIVER_FAILED = const(6)
-NO_HANDLER = const(7)
-HANDLER_FAILED = const(8)
-NOT_RUNNING = const(9)
+_OUT_OF_RANGE = const(1)
+_WRONG_TYPE = const(2)
+_TOO_LONG = const(5)
+# What a value of each type is in Python; the types' numbers are their places here.
+_KINDS = (bool, int, (int, float), str, int, bytes, list, list)
+
+
+def check(row, v):
+    # 0, or the code of section 7 for why v is not what the row of a property, field or item allows.
+    t = row[2]
+    if not isinstance(v, _KINDS[t]) or (t and isinstance(v, bool)):
+        return _WRONG_TYPE
+    if t == 3:
+        v = v.encode()
+    if t in (3, 5, 7):
+        if len(v) > row.get(6, 64):
+            return _TOO_LONG
+    elif t in (1, 2, 4):
+        if not row.get(4, v) <= v <= row.get(5, 0x7FFFFFFF if t == 1 else v):
+            return _OUT_OF_RANGE
+    if t > 5:
+        of = row[11]
+        if t == 6 and len(v) != len(of):
+            return _WRONG_TYPE
+        for i in range(len(v)):
+            code = check(of[i] if t == 6 else of, v[i])
+            if code:
+                return code
+    return 0
 
 
 class Prop:
     def __init__(self, row):
+        self.row = row
         self.index = row[0]
         self.name = row[1]
-        self.type = row[2]
         self.writable = row.get(3, 0)
-        self.low = row.get(4)
-        self.high = row.get(5)
-        self.size = row.get(6, 64)
-        self.default = row.get(7)
-        self.deadband = row.get(8, 0)
-        self.interval = row.get(9, 0) * 1000
         self.spec = row.get(10)
         self.driver = None
         self.wanted = None  # what desired asks for
@@ -35,35 +49,28 @@ class Prop:
         self.error_told = 0
         self.read_at = 0  # when a driver's value is due to be read
 
-    def check(self, v):
-        # 0, or the code of section 7 for why this value is not one of the property's.
-        t = self.type
-        if t == 0:
-            return 0 if isinstance(v, bool) else WRONG_TYPE
-        if t == 3:
-            if not isinstance(v, str):
-                return WRONG_TYPE
-            return TOO_LONG if len(v.encode()) > self.size else 0
-        if isinstance(v, bool) or not isinstance(v, (int, float) if t == 2 else int):
-            return WRONG_TYPE
-        if (self.low is not None and v < self.low) or (self.high is not None and v > self.high):
-            return OUT_OF_RANGE
-        return 0
-
     def fit(self, v):
-        # A measured value as the property's type has it.
-        if self.type == 2:
-            return float(v)
-        if self.type == 1 and isinstance(v, float):
-            return round(v)
+        # A measured value as the property's type has it; raises ValueError or TypeError for what cannot be told. Out of
+        # range is no reason: it is the truth.
+        t = self.row[2]
+        if t == 2:
+            v = float(v)
+        elif t == 1:
+            v = round(v)
+        elif t > 5:
+            v = list(v)  # of our own: the app may go on changing its one
+        if v != self.value:
+            cbor.dumps(v)
+            if check(self.row, v) > _OUT_OF_RANGE:
+                raise ValueError("not of its type")
         return v
 
     def changed(self):
-        if self.told is None or self.value is None:
-            return self.value is not None
-        if self.deadband and self.type in (1, 2):
-            return abs(self.value - self.told) >= self.deadband
-        return self.value != self.told
+        v, told = self.value, self.told
+        if v is None or told is None:
+            return v is not told
+        deadband = self.row.get(8)
+        return abs(v - told) >= deadband if deadband else v != told
 
 
 def load(raw):

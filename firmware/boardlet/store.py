@@ -5,7 +5,7 @@ import os
 import struct
 from binascii import crc32
 
-_HEAD = 12  # b"BL", 2 reserved bytes, sequence, CRC-32
+# A file: 12 bytes of head (b"BL", 2 reserved bytes, sequence, CRC-32), then what it holds.
 
 
 class Store:
@@ -26,12 +26,12 @@ class Store:
                 raw = f.read()
         except OSError:
             return 0, None
-        if len(raw) < _HEAD or raw[:2] != b"BL":
+        if len(raw) < 12 or raw[:2] != b"BL":
             return 0, None
         seq, crc = struct.unpack_from(">II", raw, 4)
-        if crc32(memoryview(raw)[_HEAD:], seq & 0xFFFF) & 0xFFFFFFFF != crc:
+        if crc32(memoryview(raw)[12:], seq & 0xFFFF) & 0xFFFFFFFF != crc:
             return 0, None
-        return seq, raw[_HEAD:]
+        return seq, raw[12:]
 
     def _newest(self, name):
         a, b = self._read(name, 0), self._read(name, 1)

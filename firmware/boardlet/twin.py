@@ -7,7 +7,7 @@ from boardlet_wire import cbor
 from boardlet_wire.seal import digest
 from micropython import const
 
-from boardlet.model import DRIVER_FAILED, HANDLER_FAILED, NO_HANDLER, NOT_RUNNING, READ_ONLY, UNKNOWN, load
+from boardlet.model import check, load
 from boardlet.ticks import add, diff
 
 _CONFLICT = const(1)
@@ -17,8 +17,16 @@ _NO_MODEL = const(4)
 _REVERTED = const(5)
 _STORAGE = const(6)
 
+_READ_ONLY = const(3)
+_UNKNOWN = const(4)
+_DRIVER_FAILED = const(6)
+_NO_HANDLER = const(7)
+_HANDLER_FAILED = const(8)
+_NOT_RUNNING = const(9)
+
 _FULL_MS = const(1000)  # at most one full report in this time
 _READ_BACK_MS = const(1000)
+_SOON_MS = const(50)  # a sensor that is still measuring is asked again
 _WANT_MS = const(5000)
 _GIVE_UP_MS = const(30000)
 _MODEL_MAX = const(4096)
@@ -158,19 +166,30 @@ class Twin:
         raw = self.store.get("m" + dig.hex())
         if not raw:
             return False
+        old = self.props
         self.props = load(raw)
         self.model = dig
         for p in self.props.values():
-            if not p.spec:
+            o = old.get(p.index)
+            if o and o.spec == p.spec:
+                # The same hardware goes on: its pins see nothing of the switch.
+                p.driver, o.driver = o.driver, None
+                p.wanted = o.wanted
+                p.value = o.value
+                p.error = o.error
+        for o in old.values():
+            if hasattr(o.driver, "close"):
+                o.driver.close()
+        for p in self.props.values():
+            if not p.spec or p.driver:
                 continue
             if self.app is None:
-                p.error = NOT_RUNNING
+                p.error = _NOT_RUNNING
                 continue
             try:
                 p.driver = self.drivers(p.spec)
             except Exception as e:
-                p.error = DRIVER_FAILED
-                self.say(0, "%s: %r" % (p.name, e))
+                self._broken(p, e)
         if self.app:
             self.app.model({p.name: p for p in self.props.values()})
         return True
@@ -184,51 +203,57 @@ class Twin:
         self.applied = asked[:4]
         self.state = asked[4]
         for p in self.props.values():
-            if not p.writable:
-                if p.index in state:
-                    p.error = READ_ONLY
-                elif p.error == READ_ONLY:
-                    p.error = 0
-            elif p.index in state:
-                self._set(now, p, state[p.index])
-            elif first and p.default is not None:
-                self._set(now, p, p.default)
+            if p.error not in (_DRIVER_FAILED, _NOT_RUNNING):
+                p.error = 0
+            v = state.get(p.index, p.row.get(7) if first else None)
+            if v is None:
+                pass  # it stays as it is
+            elif p.writable:
+                self._set(now, p, v)
+            else:
+                p.error = _READ_ONLY
         self.strange = [i for i in state if i >= 0 and i not in self.props]
 
     def _set(self, now, p, v):
         if self.app is None:
-            p.error = NOT_RUNNING
+            p.error = _NOT_RUNNING
             return
-        p.error = p.check(v)
-        if p.error:
+        code = check(p.row, v)
+        if code:
+            p.error = code
             return
-        if p.type == 2:
-            v = float(v)
+        if v == p.wanted == p.value and not p.error:
+            return  # handlers and wires hear of changes only
         p.wanted = v
         if p.driver:
             try:
                 p.driver.set(v)
-                p.value = p.driver.read()
+                p.value = p.fit(p.driver.read())
+                p.error = 0
             except Exception as e:
-                p.error = DRIVER_FAILED
-                self.say(0, "%s: %r" % (p.name, e))
+                self._broken(p, e)
             p.read_at = add(now, _READ_BACK_MS)
         elif p.spec:
-            p.error = DRIVER_FAILED
+            p.error = _DRIVER_FAILED
         else:
             self._handle(p, v)
 
     def _handle(self, p, v):
         handler = self.app.handlers.get(p.name)
         if not handler:
-            p.error = NO_HANDLER
+            p.error = _NO_HANDLER
             return
         try:
             r = handler(v)
             p.value = v if r is None else p.fit(r)
         except Exception as e:
-            p.error = HANDLER_FAILED
+            p.error = _HANDLER_FAILED
             self.app.failed(e)
+
+    def _broken(self, p, e):
+        if p.error != _DRIVER_FAILED:
+            self.say(0, "%s: %r" % (p.name, e))
+        p.error = _DRIVER_FAILED
 
     # Time
     def tick(self, now):
@@ -248,17 +273,19 @@ class Twin:
     def _sample(self, now, p):
         p.read_at = add(now, _READ_BACK_MS if p.writable else p.spec.get(6, 200))
         try:
-            v = p.fit(p.driver.read())
-            if p.writable and p.wanted is not None and v != p.wanted and not p.error:
+            v = p.driver.read()
+            if v is None:
+                p.read_at = add(now, _READ_BACK_MS if p.writable else _SOON_MS)
+                return
+            v = p.fit(v)
+            if p.wanted is not None and v != p.wanted and not p.error:
                 p.driver.set(p.wanted)
-                v = p.driver.read()
+                v = p.fit(p.driver.read())
             p.value = v
-            if p.error == DRIVER_FAILED:
+            if p.error == _DRIVER_FAILED:
                 p.error = 0
         except Exception as e:
-            if p.error != DRIVER_FAILED:
-                self.say(0, "%s: %r" % (p.name, e))
-            p.error = DRIVER_FAILED
+            self._broken(p, e)
 
     def _prove(self):
         self.trying_since = None
@@ -291,9 +318,9 @@ class Twin:
         return p.error != p.error_told or (p.changed() and not p.error)
 
     def _wait(self, now, p):
-        if p.told_at is None or not p.interval or p.error != p.error_told:
+        if p.told_at is None or p.error != p.error_told:
             return 0
-        return max(0, diff(add(p.told_at, p.interval), now))
+        return max(0, diff(add(p.told_at, p.row.get(9, 0) * 1000), now))
 
     # Commands and files
     def on_command(self, now, body):
@@ -369,7 +396,7 @@ class Twin:
             p.error_told = p.error
         if full:
             for i in self.strange:
-                errors[i] = UNKNOWN
+                errors[i] = _UNKNOWN
         return errors
 
     def _full(self, now, uptime_s):
@@ -403,7 +430,7 @@ class Twin:
         errors = self._errors(False)
         if self.answer and self.strange:
             for i in self.strange:
-                errors[i] = UNKNOWN
+                errors[i] = _UNKNOWN
         if errors:
             body[-3] = errors
         if self.answer:

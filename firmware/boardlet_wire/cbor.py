@@ -2,10 +2,8 @@
 #
 # Encoding appends to one bytearray; decoding walks one buffer with an index kept in a one-element list, so that nothing
 # is copied but byte and text strings. Every length that the peer names is checked against what is really there before
-# anything is allocated, and nesting is bounded: garbage costs a ValueError, never memory.
+# anything is allocated, and nesting is bounded to five: garbage costs a ValueError of one word, never memory.
 import struct
-
-_DEPTH = 5
 
 
 def dumps(obj):
@@ -28,7 +26,7 @@ def _head(out, major, n):
         out.append(major | 26)
         out.extend(struct.pack(">I", n))
     else:
-        raise ValueError("integer over 32 bits")
+        raise ValueError("number")
 
 
 def _encode(out, obj, depth):
@@ -57,8 +55,8 @@ def _encode(out, obj, depth):
 
 
 def _container(out, obj, depth):
-    if depth >= _DEPTH:
-        raise ValueError("nested too deep")
+    if depth >= 5:
+        raise ValueError("depth")
     if isinstance(obj, dict):
         _head(out, 0xA0, len(obj))
         for key in sorted(obj):
@@ -75,12 +73,12 @@ def _float(out, x):
     try:
         raw = struct.pack(">f", x)
     except OverflowError:
-        raise ValueError("number does not fit single precision")
+        raise ValueError("number")
     exponent = ((raw[0] & 0x7F) << 1 | raw[1] >> 7) - 112
     high = (raw[1] & 0x7F) << 3 | raw[2] >> 5
     sign = raw[0] & 0x80
     if exponent > 142:
-        raise ValueError("number is not finite")
+        raise ValueError("number")
     if not (raw[3] or raw[2] & 0x1F) and 0 < exponent < 31:
         half = exponent << 10 | high
     elif not (raw[1] or raw[2] or raw[3] or raw[0] & 0x7F):
@@ -98,7 +96,7 @@ def loads(buf):
     at = [0]
     obj = _decode(buf, at, 0)
     if at[0] != len(buf):
-        raise ValueError("trailing bytes")
+        raise ValueError("trailing")
     return obj
 
 
@@ -113,14 +111,14 @@ def _need(buf, at, n):
 def _decode(buf, at, depth):
     first = buf[_need(buf, at, 1)]
     major = first >> 5
-    if depth >= _DEPTH and 4 <= major <= 5:
-        raise ValueError("nested too deep")
+    if depth >= 5 and 4 <= major <= 5:
+        raise ValueError("depth")
     n = first & 31
     if major == 7:
         return _simple(buf, at, n)
     if n >= 24:
         if n > 26:
-            raise ValueError("unsupported length")
+            raise ValueError("kind")
         size = 1 << (n - 24)
         i = _need(buf, at, size)
         n = 0
@@ -130,7 +128,7 @@ def _decode(buf, at, depth):
         return n
     if major == 1:
         if n > 0x7FFFFFFF:
-            raise ValueError("integer under 32 bits")
+            raise ValueError("number")
         return -1 - n
     if major == 2:
         i = _need(buf, at, n)
@@ -140,7 +138,7 @@ def _decode(buf, at, depth):
         try:
             return str(bytes(buf[i : i + n]), "utf-8")
         except UnicodeError:
-            raise ValueError("text is not UTF-8")
+            raise ValueError("text")
     if major == 4:
         if n > len(buf) - at[0]:
             raise ValueError("truncated")
@@ -153,10 +151,10 @@ def _decode(buf, at, depth):
         for _ in range(n):
             key = _decode(buf, at, depth + 1)
             if not isinstance(key, int):
-                raise ValueError("key is not an integer")
+                raise ValueError("key")
             out[key] = _decode(buf, at, depth + 1)
         return out
-    raise ValueError("tags are not allowed")
+    raise ValueError("kind")
 
 
 def _simple(buf, at, n):
@@ -172,7 +170,7 @@ def _simple(buf, at, n):
         exponent = half >> 10 & 31
         x = half & 0x3FF
         if exponent == 31:
-            raise ValueError("number is not finite")
+            raise ValueError("number")
         x = x / 16777216 if not exponent else (x | 0x400) * 2.0 ** (exponent - 25)
         return -x if half & 0x8000 else x
     if n == 26 or n == 27:
@@ -180,6 +178,6 @@ def _simple(buf, at, n):
         i = _need(buf, at, size)
         x = struct.unpack(">f" if n == 26 else ">d", bytes(buf[i : i + size]))[0]
         if x - x != 0:
-            raise ValueError("number is not finite")
+            raise ValueError("number")
         return x
-    raise ValueError("unsupported simple value")
+    raise ValueError("kind")

@@ -186,7 +186,7 @@ class ModelKey(IntEnum):
 
 
 class PropertyKey(IntEnum):
-    """Keys of a property in a compiled model (section 9)."""
+    """Keys of a property in a compiled model, of an Array's items and of a Record's field (section 9)."""
 
     INDEX = 0
     NAME = 1
@@ -199,6 +199,7 @@ class PropertyKey(IntEnum):
     DEADBAND = 8
     MIN_INTERVAL_S = 9
     DRIVER = 10
+    OF = 11
 
 
 class DriverKey(IntEnum):
@@ -211,3 +212,10 @@ class DriverKey(IntEnum):
     SCALE = 4
     OFFSET = 5
     SAMPLE_MS = 6
+    FREQUENCY_HZ = 7
+    BUS = 8
+    ADDRESS = 9
+    MEASURES = 10
+    BAUD_RATE = 11
+    BINARY = 12
+    SENDS = 13

@@ -3,9 +3,8 @@ from hashlib import sha256
 
 
 def bucket(board_id):
-    n = sha256(board_id.encode()).digest()[0]
-    return "0123456789abcdef"[n >> 4] + "0123456789abcdef"[n & 15]
+    return sha256(board_id.encode()).digest()[:1].hex()
 
 
 def topic(board_id, letter):
-    return "b/" + bucket(board_id) + "/" + board_id + "/" + letter
+    return "b/%s/%s/%s" % (bucket(board_id), board_id, letter)

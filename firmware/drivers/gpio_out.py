@@ -13,3 +13,6 @@ class Driver:
 
     def read(self):
         return bool(self.pin.value()) != self.inverted
+
+    def close(self):
+        self.pin.init(Pin.IN)  # nobody is responsible for its level any more

@@ -9,7 +9,7 @@ from typing import Any
 import cbor2
 import paho.mqtt.client as paho
 from boardlet_bridge.core.credential import KeyRing
-from boardlet_bridge.core.model import compile_model
+from boardlet_bridge.core.model import Model, compile_model
 from boardlet_wire import seal
 from boardlet_wire.topic import topic
 from broker import Broker
@@ -91,6 +91,7 @@ class Peer:
         self.epoch = b""
         self.revision = 0
         self.serve = True
+        self.models = {MODEL.digest: MODEL.encoded}
         self.paho = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="boardlet-bridge-test")
         self.paho.username_pw_set(BRIDGE, "secret")
         self.paho.on_message = self._on_message
@@ -124,6 +125,14 @@ class Peer:
         state = cbor2.dumps({-1: model, **values})
         self.send("d", {0: UID, 1: self.revision, 2: generation, 3: state}, retain=True)
         return self.revision
+
+    def adopt(self, model: Model, values: dict[int, Any]) -> int:
+        """Let the board become another model with these values; returns the revision once it reports in a new epoch."""
+        births = len([s for s in self.sessions if s[1] == 1])
+        self.models[model.digest] = model.encoded
+        revision = self.desire(values, model=model.digest)
+        self.here(births + 1)
+        return revision
 
     def ask(self, operation: int = 0, nonce: bytes = b"12345678") -> None:
         """Command 0 or 1."""
@@ -161,9 +170,10 @@ class Peer:
             self.reports.append(fields)
         else:
             self.wants += 1
-            if self.serve:
-                chunk = MODEL.encoded[fields[1] : fields[1] + fields[2]]
-                self.send("f", {0: MODEL.digest, 1: fields[1], 2: len(MODEL.encoded), 3: chunk})
+            encoded = self.models.get(fields[0])
+            if self.serve and encoded:
+                chunk = encoded[fields[1] : fields[1] + fields[2]]
+                self.send("f", {0: fields[0], 1: fields[1], 2: len(encoded), 3: chunk})
 
 
 def _revision(applied: Any) -> int | None:

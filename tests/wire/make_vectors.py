@@ -28,6 +28,20 @@ MODEL = {
         {0: 3, 1: "door", 2: 0, 10: {0: "gpio_in", 1: [4], 2: True, 3: 1}},
     ],
 }
+# A property of every type: its row in the model, a value, and the code of section 7 for each value that is refused.
+TYPES = [
+    ({0: 0, 1: "boolean", 2: 0, 3: 1}, True, [(1, 2), (1.0, 2), ("true", 2)]),
+    ({0: 1, 1: "integer", 2: 1, 3: 1, 4: -10, 5: 10}, -7, [(11, 1), (-11, 1), (True, 2), ("1", 2)]),
+    ({0: 2, 1: "wide", 2: 1, 3: 1}, 2**31 - 1, [(2**31, 1), (1.5, 2)]),
+    ({0: 3, 1: "number", 2: 2, 3: 1, 4: 5, 5: 35}, 21.5, [(4.5, 1), (36.0, 1), (False, 2), (b"", 2)]),
+    ({0: 4, 1: "string", 2: 3, 3: 1, 6: 4}, "Grü", [("Grün", 5), (b"ab", 2), (7, 2)]),
+    ({0: 5, 1: "enum", 2: 4, 3: 1, 4: 0, 5: 2}, 2, [(3, 1), (-1, 1), ("Heat", 2), (1.0, 2)]),
+    ({0: 6, 1: "bytes", 2: 5, 3: 1, 6: 2}, b"\x00\xff", [(b"abc", 5), ("ab", 2)]),
+    ({0: 7, 1: "record", 2: 6, 3: 1, 11: [{2: 2, 4: 5}, {2: 0}, {2: 4, 4: 0, 5: 1}]}, [5.5, True, 1],
+     [([4.0, True, 1], 1), ([5.5, 1, 1], 2), ([5.5, True], 2), ([5.5, True, 1, 0], 2), ([5.5, True, 2], 1), (5.5, 2)]),
+    ({0: 8, 1: "array", 2: 7, 3: 1, 6: 3, 11: {2: 3, 6: 2}}, ["a", "", "bc"],
+     [(["a", "b", "c", "d"], 5), (["abc"], 5), ([1], 2), ("abc", 2), ({0: "a"}, 2)]),
+]  # fmt: skip
 # float16 where exact, float32 otherwise, as cbor2 writes canonically; what a board reads may also be float64.
 CBOR = [0, 23, 24, 255, 256, 65535, 65536, 2**31 - 1, 2**32 - 1, -1, -24, -25, -256, -257, -(2**31)]
 CBOR += [0.0, 1.5, -2.0, 20.75, 65504.0, 65536.0, 21.2, 1e-3, 3.4028234663852886e38, True, False]
@@ -103,6 +117,8 @@ def messages() -> list[dict[str, object]]:
     model = encode(MODEL)
     state = encode({0: True, 1: 21.5, -1: short(model), -3: {0: 30}})
     sleepy = {0: True, -1: short(model), -3: {2: 3600}}
+    typed = {0: 1, 1: [row for row, _, _ in TYPES]}
+    values = {**{row[0]: value for row, value, _ in TYPES}, -1: short(encode(typed))}
     applied = [UID, 9, short(state), 4]
     birth = {
         0: 1, 1: 1, 2: EPOCH, 3: 1, 4: 17, 5: 1, 6: "0.1.0", 7: "esp32", 8: "ESP32 module", 9: 11014, 10: "1.25.0",
@@ -128,8 +144,19 @@ def messages() -> list[dict[str, object]]:
         message("asleep", "s", {0: 1, 1: 2, 2: EPOCH, 3: 1, 18: 3600}),
         part("model", MODEL, model),
         part("state", cbor2.loads(state), state),
+        part("model of every type", typed, encode(typed)),
+        part("state of every type", values, encode(values)),
         part("state with sleep", sleepy, encode(sleepy)),
     ]  # fmt: skip
+
+
+def checked_values() -> list[tuple[dict[int, object], object, int]]:
+    # Code 0: the value is the property's.
+    return [(row, value, code) for row, good, bad in TYPES for value, code in [(good, 0), *bad]]
+
+
+def value_row(row: dict[int, object], value: object, code: int) -> dict[str, object]:
+    return {"property": as_json(row), "value": as_json(value), "code": code}
 
 
 def message(name: str, letter: str, fields: dict[int, object]) -> dict[str, object]:
@@ -174,6 +201,7 @@ def vectors() -> dict[str, object]:
         "cbor": [{"item": as_json(x), "hex": encode(x).hex()} for x in CBOR],
         "cbor_read_only": [{"item": as_json(v), "hex": k} for k, v in READ_ONLY.items()],
         "malformed": [{"name": k, "hex": v} for k, v in MALFORMED.items()],
+        "values": [value_row(row, value, code) for row, value, code in checked_values()],
         "messages": messages(),
     }
 

@@ -109,7 +109,7 @@ class VirtualBoard:
 
     def set_pin(self, number: int, level: int) -> None:
         """Pull an input pin from outside."""
-        self._write(f"pin{number}", level)
+        self.put(f"pin{number}", str(level))
 
     def adc(self, number: int) -> int | None:
         """The voltage on an analogue pin, None if none was ever put there."""
@@ -117,17 +117,22 @@ class VirtualBoard:
 
     def set_adc(self, number: int, raw: int) -> None:
         """Put a voltage on an analogue pin, 0 to 65535."""
-        self._write(f"adc{number}", raw)
+        self.put(f"adc{number}", str(raw))
+
+    def world(self, name: str) -> Path:
+        """The file of a pin, or of what hangs on it; firmware/boards/unix/pinfile.py lists them."""
+        return self.folder / _PINS / name
+
+    def put(self, name: str, text: str) -> None:
+        """Let a simulated sensor measure something else, whole at once."""
+        path = self.world(name)
+        partial = path.with_name(name + ".partial")
+        partial.write_text(text)
+        partial.rename(path)
 
     def _read(self, name: str) -> int | None:
-        path = self.folder / _PINS / name
+        path = self.world(name)
         return int(path.read_text()) if path.exists() else None
-
-    def _write(self, name: str, level: int) -> None:
-        path = self.folder / _PINS / name
-        partial = path.with_suffix(".partial")
-        partial.write_text(str(level))
-        partial.rename(path)
 
     def _env(self, pin_udp: int | None) -> dict[str, str]:
         own = {"MICROPYPATH": f".:{FIRMWARE / 'boards/unix'}:.frozen", "BOARDLET_PINS": str(self.folder / _PINS)}

@@ -27,14 +27,14 @@ from boardlet_bridge.core.codec import (
     UID_BYTES,
     Fields,
     MalformedError,
-    Scalar,
     check_octets,
     check_revision,
     encode,
 )
 from boardlet_bridge.core.event import Effect, Publish, Refused, SetFinalizer, Wake
-from boardlet_bridge.core.model import Model, ValueRefused
+from boardlet_bridge.core.model import Model
 from boardlet_bridge.core.state import Board, Desired, Identity, Link, PropertyError
+from boardlet_bridge.core.value import Value, ValueRefused
 
 LOG_LEVELS: Final = ("Error", "Warning", "Info", "Debug")
 
@@ -105,10 +105,10 @@ def _restored(board: Board) -> int:
     return 0
 
 
-def build_state(board: Board, model: Model) -> tuple[bytes, dict[int, Scalar], tuple[PropertyError, ...]]:
+def build_state(board: Board, model: Model) -> tuple[bytes, dict[int, Value], tuple[PropertyError, ...]]:
     """The whole state that spec and model ask for, its values by index, and what cannot be asked for."""
     wanted = board.spec.get("properties") or {}
-    values: dict[int, Scalar] = {}
+    values: dict[int, Value] = {}
     errors: list[PropertyError] = []
     for name, value in wanted.items():
         prop = model.by_name.get(name)
@@ -145,7 +145,7 @@ def _mint(board: Board, model: Model, now: float) -> list[Effect]:
     board.exhausted = identity.revision > REVISION_MAX
     if board.exhausted:
         return []
-    if board.desired is not None and board.desired.identity == identity:
+    if board.desired is not None and board.desired.identity == identity and board.desired.model is model:
         return []
     kept = board.desired is not None and board.desired.identity.revision == identity.revision
     known = kept or identity.same(board.recorded) or identity.same(board.mailbox_identity)
@@ -161,7 +161,8 @@ def _mint(board: Board, model: Model, now: float) -> list[Effect]:
         }
     )
     payload = board.keys.close(DESIRED, body)
-    board.desired = Desired(identity, values, payload)
+    shown = {index: model.by_index[index].from_wire(value) for index, value in values.items()}
+    board.desired = Desired(identity, shown, payload, model)
     board.mailed_at = 0.0
     board.hold_until = max(board.hold_until, now + board.limits.pending_grace_s)
     return []

@@ -9,85 +9,67 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from boardlet_wire.names import DriverKey, ModelKey, PropertyKey
+from boardlet_wire.names import ModelKey, PropertyKey
 from boardlet_wire.seal import digest
 
-from boardlet_bridge.core.codec import Scalar, encode, printable, shortest, single
-from boardlet_bridge.core.condition import Fault
+from boardlet_bridge.core.codec import encode, single
+from boardlet_bridge.core.driver import check_pins, compile_driver
+from boardlet_bridge.core.value import (
+    DEFAULT_MAX_LENGTH,
+    INT_MAX,
+    INT_MIN,
+    MAX_FIELDS,
+    MAX_ITEMS,
+    MAX_LENGTH,
+    MAX_WORDS,
+    NUMERIC,
+    SCALARS,
+    TYPES,
+    ModelError,
+    Value,
+    ValueRefused,
+    ValueType,
+    whole,
+)
 
 MODEL_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 4096  # what a board keeps in RAM while it fetches (PROTOCOL.md section 9)
 MAX_INDEX: Final = 254
-DEFAULT_MAX_LENGTH: Final = 64
-TYPES: Final = ("Boolean", "Integer", "Number", "String")
 ACCESSES: Final = ("ReadOnly", "ReadWrite")
-PULLS: Final = ("None", "Up", "Down")
-DRIVERS: Final[Mapping[str, str]] = {"GpioOut": "gpio_out", "GpioIn": "gpio_in", "Adc": "adc"}
-
-
-class ModelError(ValueError):
-    """The model cannot be compiled; the message says which property and why."""
-
-
-class ValueRefused(ValueError):
-    """A value is not allowed for its property; `reason` is a CamelCase word of PROTOCOL.md section 7."""
-
-    def __init__(self, reason: Fault, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+# Which keys of a type's description belong to which types.
+LIMITS: Final[Mapping[str, tuple[str, ...]]] = {
+    "minimum": NUMERIC,
+    "maximum": NUMERIC,
+    "maxLength": ("String", "Bytes"),
+    "values": ("Enum",),
+    "fields": ("Record",),
+    "items": ("Array",),
+    "maxItems": ("Array",),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """One property of a model; minimum and maximum in the property's own unit."""
+    """One property of a model; its default in the wire's form."""
 
     name: str
     index: int
-    type: str
+    type: ValueType
     writable: bool
-    minimum: float | None = None
-    maximum: float | None = None
-    max_length: int = DEFAULT_MAX_LENGTH
-    default: Scalar | None = None
+    default: Value | None = None
 
-    def to_wire(self, value: object) -> Scalar:
+    def to_wire(self, value: object) -> Value:
         """The value as the wire carries it; raises ValueRefused (WrongType, OutOfRange, TooLong)."""
-        checked = self._typed(value)
-        if isinstance(checked, str):
-            size = len(checked.encode())
-            if size > self.max_length:
-                raise ValueRefused("TooLong", f"must be at most {self.max_length} bytes, is {size}")
-        elif not isinstance(checked, bool):
-            if self.minimum is not None and checked < self.minimum:
-                raise ValueRefused("OutOfRange", f"must be at least {self.minimum:g}, is {shown(checked)}")
-            if self.maximum is not None and checked > self.maximum:
-                raise ValueRefused("OutOfRange", f"must be at most {self.maximum:g}, is {shown(checked)}")
-        return checked
+        return self.type.to_wire(value, self._path)
 
-    def _typed(self, value: object) -> Scalar:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if self.type == "Boolean" and isinstance(value, bool):
-            return value
-        if self.type == "String" and isinstance(value, str):
-            return value
-        if self.type == "Integer" and number and value == int(value):  # type: ignore[call-overload]
-            whole = int(value)  # type: ignore[call-overload]
-            if not -(2**31) <= whole < 2**31:
-                raise ValueRefused("OutOfRange", f"must fit 32 bits, is {whole}")
-            return int(whole)
-        if self.type == "Number" and number:
-            try:
-                return single(float(value))  # type: ignore[arg-type]
-            except (ValueError, OverflowError) as error:
-                raise ValueRefused("OutOfRange", f"must be a single-precision number: {error}") from error
-        raise ValueRefused("WrongType", f"must be of type {self.type}, is {value!r:.40}")
+    def from_wire(self, value: object) -> Value:
+        """The value as Kubernetes shows it; raises ValueRefused."""
+        return self.type.from_wire(value, self._path)
 
-
-def shown(value: Scalar) -> Scalar:
-    """A wire value as people read it: the shortest decimal of a number, text without what could move a cursor."""
-    if isinstance(value, str):
-        return printable(value)
-    return shortest(value) if isinstance(value, float) else value
+    @property
+    def _path(self) -> str:
+        # A scalar's message needs no name: it stands beside it in status.errors.
+        return "" if self.type.kind in SCALARS else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +89,18 @@ def compile_model(name: str, spec: Mapping[str, Any]) -> Model:
     by_index: dict[int, Property] = {}
     rows: list[dict[int, object]] = []
     for raw in spec.get("properties") or ():
-        prop = _property(raw)
+        try:
+            prop = _property(raw)
+            row = _row(prop, raw)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"property {raw.get('name')!r}: {error!r}") from error
         if prop.name in by_name or prop.index in by_index:
             raise ModelError(f"property {prop.name!r}: its name or index {prop.index} is taken by another")
         by_name[prop.name] = by_index[prop.index] = prop
-        rows.append(_row(prop, raw))
+        rows.append(row)
+    check_pins(spec.get("properties") or ())
     rows.sort(key=lambda row: row[PropertyKey.INDEX])  # type: ignore[arg-type,return-value]
     encoded = encode({ModelKey.VERSION: MODEL_VERSION, ModelKey.PROPERTIES: rows})
     if len(encoded) > MAX_MODEL_BYTES:
@@ -121,72 +110,91 @@ def compile_model(name: str, spec: Mapping[str, Any]) -> Model:
 
 
 def _property(raw: Mapping[str, Any]) -> Property:
-    try:
-        prop = Property(
-            name=str(raw["name"]),
-            index=int(raw["index"]),
-            type=str(raw["type"]),
-            writable=raw["access"] == "ReadWrite",
-            minimum=raw.get("minimum"),
-            maximum=raw.get("maximum"),
-            max_length=int(raw.get("maxLength") or DEFAULT_MAX_LENGTH),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"property {raw.get('name')!r}: {error!r}") from error
-    if prop.type not in TYPES or raw["access"] not in ACCESSES or not 0 <= prop.index <= MAX_INDEX:
-        raise ModelError(f"property {prop.name!r}: unknown type or access, or an index not in 0..{MAX_INDEX}")
+    name, index, access = str(raw["name"]), int(raw["index"]), str(raw["access"])
+    where = f"property {name!r}"
+    if access not in ACCESSES or not 0 <= index <= MAX_INDEX:
+        raise ModelError(f"{where}: unknown access, or an index not in 0..{MAX_INDEX}")
+    prop = Property(name, index, _type(where, raw, TYPES), access == "ReadWrite")
     if raw.get("default") is None:
         return prop
     if not prop.writable:
-        raise ModelError(f"property {prop.name!r}: it is ReadOnly, so it must not have a default")
+        raise ModelError(f"{where}: its default must not be set, the property is ReadOnly (ReadOnly)")
     try:
-        default = prop.to_wire(raw["default"])
+        return Property(name, index, prop.type, True, prop.to_wire(raw["default"]))
     except ValueRefused as error:
-        raise ModelError(f"property {prop.name!r}: its default {error}") from error
-    return Property(
-        prop.name, prop.index, prop.type, prop.writable, prop.minimum, prop.maximum, prop.max_length, default
+        raise ModelError(f"{where}: its default {error} ({error.reason})") from error
+
+
+def _type(where: str, raw: Mapping[str, Any], allowed: tuple[str, ...]) -> ValueType:
+    kind = str(raw["type"])
+    if kind not in allowed:
+        raise ModelError(f"{where}: type must be one of {', '.join(allowed)}, is {kind!r}")
+    for key, kinds in LIMITS.items():
+        if key in raw and kind not in kinds:
+            raise ModelError(f"{where}: {key} must be set for {' and '.join(kinds)} only")
+    words = _words(where, raw) if kind == "Enum" else ()
+    items = _type(f"{where}, its items", raw["items"], SCALARS) if kind == "Array" else None
+    fields = tuple((str(f["name"]), _type(f"{where}, field {f['name']!r}", f, SCALARS)) for f in raw.get("fields", ()))
+    if kind == "Record" and not 0 < len({name for name, _ in fields}) == len(fields) <= MAX_FIELDS:
+        raise ModelError(f"{where}: fields must be 1 to {MAX_FIELDS}, each with a name of its own")
+    made = ValueType(
+        kind,
+        _bound(where, kind, raw.get("minimum")),
+        _bound(where, kind, raw.get("maximum")),
+        _size(where, "maxLength", raw.get("maxLength", DEFAULT_MAX_LENGTH), MAX_LENGTH),
+        words,
+        fields,
+        items,
+        _size(where, "maxItems", raw["maxItems"], MAX_ITEMS) if kind == "Array" else MAX_ITEMS,
     )
+    if made.minimum is not None and made.maximum is not None and made.minimum > made.maximum:
+        raise ModelError(f"{where}: maximum must be at least minimum")
+    return made
+
+
+def _words(where: str, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    words = tuple(map(str, raw["values"]))
+    if not 0 < len(set(words)) == len(words) <= MAX_WORDS:
+        raise ModelError(f"{where}: values must be 1 to {MAX_WORDS} different words")
+    return words
+
+
+def _bound(where: str, kind: str, raw: Any) -> float | None:
+    # In the precision that boards compare with, so that both sides refuse the same values.
+    if raw is None:
+        return None
+    if kind != "Integer":
+        try:
+            return single(raw)
+        except ValueError as error:
+            raise ModelError(f"{where}: minimum and maximum must be single-precision numbers") from error
+    if raw != int(raw) or not INT_MIN <= raw <= INT_MAX:
+        raise ModelError(f"{where}: minimum and maximum must be whole numbers of 32 bits for Integer")
+    return int(raw)
+
+
+def _size(where: str, key: str, raw: Any, most: int) -> int:
+    if not 1 <= int(raw) <= most:
+        raise ModelError(f"{where}: {key} must be from 1 to {most}")
+    return int(raw)
 
 
 def _row(prop: Property, raw: Mapping[str, Any]) -> dict[int, object]:
+    where = f"property {prop.name!r}"
     report = raw.get("report") or {}
-    row: dict[int, object] = {
-        PropertyKey.INDEX: prop.index,
-        PropertyKey.NAME: prop.name,
-        PropertyKey.TYPE: TYPES.index(prop.type),
-    }
-    optional: dict[int, tuple[object, object]] = {
-        PropertyKey.ACCESS: (int(prop.writable), 0),
-        PropertyKey.MINIMUM: (prop.minimum, None),
-        PropertyKey.MAXIMUM: (prop.maximum, None),
-        PropertyKey.MAX_LENGTH: (prop.max_length, DEFAULT_MAX_LENGTH),
-        PropertyKey.DEFAULT: (prop.default, None),
-        PropertyKey.DEADBAND: (report.get("deadband") or 0, 0),
-        PropertyKey.MIN_INTERVAL_S: (report.get("minIntervalSeconds") or 0, 0),
-        PropertyKey.DRIVER: (_driver(prop, raw.get("driver")), None),
-    }
-    row.update({key: _narrow(value) for key, (value, absent) in optional.items() if value != absent or value is False})
+    deadband = whole(single(report.get("deadband") or 0))
+    interval_s = int(report.get("minIntervalSeconds") or 0)
+    if deadband and prop.type.kind not in NUMERIC:
+        raise ModelError(f"{where}: deadband must be set for Integer and Number only")
+    row = {PropertyKey.INDEX: prop.index, PropertyKey.NAME: prop.name, **prop.type.row()}
+    if prop.writable:
+        row[PropertyKey.ACCESS] = 1
+    if prop.default is not None:
+        row[PropertyKey.DEFAULT] = prop.default
+    if deadband:
+        row[PropertyKey.DEADBAND] = deadband
+    if interval_s:
+        row[PropertyKey.MIN_INTERVAL_S] = interval_s
+    if raw.get("driver"):
+        row[PropertyKey.DRIVER] = compile_driver(where, prop.type, str(raw["access"]), raw["driver"])
     return row
-
-
-def _driver(prop: Property, raw: Mapping[str, Any] | None) -> dict[int, object] | None:
-    if raw is None:
-        return None
-    kind = DRIVERS.get(str(raw.get("type")))
-    if kind is None:
-        raise ModelError(f"property {prop.name!r}: unknown driver {raw.get('type')!r}, there are {', '.join(DRIVERS)}")
-    optional: dict[int, tuple[object, object]] = {
-        DriverKey.INVERTED: (bool(raw.get("inverted")), False),
-        DriverKey.PULL: (PULLS.index(raw.get("pull") or "None"), 0),
-        DriverKey.SCALE: (raw.get("scale", 1), 1),
-        DriverKey.OFFSET: (raw.get("offset", 0), 0),
-        DriverKey.SAMPLE_MS: (raw.get("sampleMilliseconds", 200), 200),
-    }
-    driver: dict[int, object] = {DriverKey.KIND: kind, DriverKey.PINS: list(raw.get("pins") or ())}
-    driver.update({key: _narrow(value) for key, (value, absent) in optional.items() if value != absent})
-    return driver
-
-
-def _narrow(value: object) -> object:
-    # Boards read floats of single precision; a float that YAML wrote for a whole number stays a float.
-    return single(value) if isinstance(value, float) else value

@@ -12,12 +12,13 @@ from typing import Final
 
 from boardlet_wire.names import REPORTED, Operation, ReportKey
 
-from boardlet_bridge.core.codec import Fields, MalformedError, Scalar, check_revision, single
+from boardlet_bridge.core.codec import Fields, MalformedError, check_revision
 from boardlet_bridge.core.desired import identity_of, reconcile
 from boardlet_bridge.core.event import Effect, Refused
-from boardlet_bridge.core.model import Model, ValueRefused
+from boardlet_bridge.core.model import Model
 from boardlet_bridge.core.session import arm, ask, ask_once, introduce, refusal_of
 from boardlet_bridge.core.state import Board, Identity, Link, PropertyError
+from boardlet_bridge.core.value import ValueRefused
 
 MAX_SEQUENCE: Final = 2**30
 MAX_INDEX: Final = 254
@@ -129,29 +130,11 @@ def _value(board: Board, model: Model, index: int, value: object) -> None:
     try:
         if prop is None:
             raise ValueRefused("UnknownProperty", f"the board reports it, and model {model.name} does not have it")
-        board.reported[name] = _typed(prop.type, value)
+        board.reported[name] = prop.from_wire(value)
     except ValueRefused as error:
         board.reported.pop(name, None)
         if len(board.strange) < MAX_STRANGE:
             board.strange[index] = PropertyError(name, "Board", error.reason, str(error))
-
-
-def _typed(kind: str, value: object) -> Scalar:
-    # A range is for what is asked; what a sensor reads outside it is the truth and is shown.
-    if kind == "Boolean" and isinstance(value, bool):
-        return value
-    if kind == "String" and isinstance(value, str):
-        return value
-    if kind == "Integer" and type(value) is int:
-        if value >= 2**31:
-            raise ValueRefused("OutOfRange", f"the board reports {value}, which does not fit 32 bits")
-        return value
-    if kind == "Number" and isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return single(float(value))
-        except ValueError as error:
-            raise ValueRefused("OutOfRange", f"the board reports {value}, which {error}") from error
-    raise ValueRefused("WrongType", f"the board reports {value!r:.40}, which is not of type {kind}")
 
 
 def model_changed(board: Board, now: float) -> list[Effect]:

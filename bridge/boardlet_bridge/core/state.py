@@ -18,6 +18,7 @@ from boardlet_bridge.core.condition import Condition, Connection, Fault, ModelFa
 from boardlet_bridge.core.credential import BoardKeys, KeyRing
 from boardlet_bridge.core.model import Model
 from boardlet_bridge.core.notice import Told
+from boardlet_bridge.core.value import Value
 
 # A board that has not said its receive limit yet is taken to have the smallest one of PROTOCOL.md's agents.
 ASSUMED_RECEIVE_LIMIT: Final = 512
@@ -95,8 +96,9 @@ class Desired:
     """What the bridge asks of the board now."""
 
     identity: Identity
-    values: Mapping[int, Scalar]
+    values: Mapping[int, Value]  # as Kubernetes shows them
     payload: bytes
+    model: Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class Board:
     applied: Identity | None = None
     highest_revision: int = 0  # of the board's own word, whatever object it belonged to
     refused: tuple[int, bytes, int] | None = None
-    reported: dict[str, Scalar] = field(default_factory=dict)
+    reported: dict[str, Value] = field(default_factory=dict)  # as Kubernetes shows them
     board_errors: dict[int, int] = field(default_factory=dict)
     strange: dict[int, PropertyError] = field(default_factory=dict)  # what is wrong with what the board reported
     health: int = Health.RUNNING

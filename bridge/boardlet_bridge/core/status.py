@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from boardlet_bridge.core.condition import FALSE, TRUE, Condition, Reason, Status
 from boardlet_bridge.core.event import ModelSeen
-from boardlet_bridge.core.model import shown
 from boardlet_bridge.core.state import Board
 from boardlet_bridge.core.verdict import conditions, property_errors
 
@@ -40,7 +39,7 @@ def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, 
             "generation": identity.generation,
         }
     if board.reported:  # an empty map, where there was a full one, is refused: the API server makes null of it
-        status["reported"] = {name: shown(value) for name, value in sorted(board.reported.items())}
+        status["reported"] = dict(sorted(board.reported.items()))
     # A spec may name properties with words of any length; cut ones must stay different, or the write is refused.
     errors = {error.property[:MAX_NAME]: error for error in property_errors(board)}
     if errors:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from boardlet_wire.names import Health
 
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, Obstacle, Reason, Status, Type, summary
-from boardlet_bridge.core.model import shown
 from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, SUSPICIONS
 from boardlet_bridge.core.state import Board, PropertyError
+from boardlet_bridge.core.value import written
 
 
 def conditions(board: Board) -> tuple[Condition, ...]:
@@ -145,5 +145,6 @@ def drift(board: Board) -> list[str]:
         prop = board.model.by_index[index]
         have = board.reported.get(prop.name)
         if have != wanted:
-            drifted.append(f"{prop.name} is {'not reported' if have is None else shown(have)}, asked {shown(wanted)}")
+            is_now = "not reported" if have is None else written(have)
+            drifted.append(f"{prop.name} is {is_now}, asked {written(wanted)}")
     return drifted

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boardlet_bridge.core.event import ModelSeen
-from boardlet_bridge.core.model import Model, ModelError, compile_model
+from boardlet_bridge.core.model import Model, compile_model
 from boardlet_bridge.core.state import Board
+from boardlet_bridge.core.value import ModelError
 
 Name = tuple[str, str]  # namespace, name
 

@@ -1,6 +1,5 @@
-# The hardware of a virtual board: pins are files of a folder ($BOARDLET_PINS), so that people and tests can watch and
-# turn them. pin2 holds "0" or "1", adc34 a number from 0 to 65535. With $BOARDLET_PIN_UDP set, each change of an output
-# is also sent as a datagram "2 1" to that port on loopback.
+# The hardware of a virtual board: pins and what hangs on them are files (pinfile.py). With $BOARDLET_PIN_UDP set, each
+# change of an output is also sent as a datagram "2 1" to that port on loopback.
 #
 # A reset ends the process with code 42, a watchdog that was fed too late with 43, the way into the bootloader with 44;
 # whoever started it starts it again, and says why in $BOARDLET_RESET_CAUSE, as a chip's register would.
@@ -8,13 +7,14 @@ import os
 import sys
 import time
 
+from pinfile import PinFile
+
 PWRON_RESET = 1
 HARD_RESET = 2
 WDT_RESET = 3
 DEEPSLEEP_RESET = 4
 SOFT_RESET = 5
 
-_FOLDER = os.getenv("BOARDLET_PINS") or "pins"
 _UDP = os.getenv("BOARDLET_PIN_UDP")
 
 
@@ -26,30 +26,6 @@ def _tell(text):
     s.close()
 
 
-class _File:
-    def __init__(self, name):
-        self.path = _FOLDER + "/" + name
-        self.file = None
-
-    def read(self):
-        try:
-            with open(self.path) as f:
-                return int(f.read() or 0)
-        except (OSError, ValueError):
-            return None
-
-    def write(self, n):
-        # In place: a reader sees the old or the new digit, never an empty file.
-        if self.file is None:
-            try:
-                self.file = open(self.path, "r+b")
-            except OSError:
-                self.file = open(self.path, "wb")
-        self.file.seek(0)
-        self.file.write(str(n).encode())
-        self.file.flush()
-
-
 class Pin:
     IN = 0
     OUT = 1
@@ -59,9 +35,12 @@ class Pin:
 
     def __init__(self, id, mode=-1, pull=-1, value=None):
         self.id = id
+        self.file = PinFile("pin%d" % id)
+        self.init(mode, pull, value)
+
+    def init(self, mode=-1, pull=-1, value=None):
         self.mode = mode
         self.pull = pull
-        self.file = _File("pin%d" % id)
         if mode == self.OUT:
             if value is not None:
                 self.value(value)
@@ -88,10 +67,79 @@ class Pin:
 
 class ADC:
     def __init__(self, pin):
-        self.file = _File("adc%d" % (pin.id if isinstance(pin, Pin) else pin))
+        self.file = PinFile("adc%d" % (pin.id if isinstance(pin, Pin) else pin))
 
     def read_u16(self):
         return self.file.read() or 0
+
+
+class PWM:
+    def __init__(self, pin, freq=1000, duty_u16=0):
+        self.file = PinFile("pwm%d" % pin.id)
+        self._freq = freq
+        self.file.remove()  # a former frequency may have been longer
+        self.duty_u16(duty_u16)
+
+    def duty_u16(self, value=None):
+        # As a timer of 14 bits resolves it, so that what is read back is not what was set.
+        if value is None:
+            return int((self.file.text() or "0 0").split()[1])
+        self.file.write("%d %05d" % (self._freq, value >> 2 << 2 if value < 65535 else value))
+
+    def deinit(self):
+        self.file.remove()
+
+
+class SoftI2C:
+    def __init__(self, scl, sda, freq=400000):
+        self.scl = scl.id
+
+    def _chip(self, address):
+        from devices import on_i2c
+
+        return on_i2c(self.scl, address)
+
+    def writeto(self, address, buf, stop=True):
+        self._chip(address).write(bytes(buf))
+        return len(buf)
+
+    def readfrom(self, address, n, stop=True):
+        return self._chip(address).read(n)
+
+
+class UART:
+    def __init__(self, id, baudrate=9600, tx=None, rx=None, rxbuf=256, txbuf=256):
+        self.sent = PinFile("uart%d.tx" % id)
+        self.received = PinFile("uart%d.rx" % id)
+        self.rxbuf = rxbuf
+        self.at = self._size()  # what came before was for nobody
+
+    def _size(self):
+        try:
+            return os.stat(self.received.path)[6]
+        except OSError:
+            return 0
+
+    def any(self):
+        size = self._size()
+        if size < self.at:
+            self.at = 0  # somebody began the file anew
+        return min(size - self.at, self.rxbuf)
+
+    def read(self, n):
+        with open(self.received.path, "rb") as f:
+            f.seek(self.at)
+            data = f.read(n)
+        self.at += len(data)
+        return data
+
+    def write(self, buf):
+        with open(self.sent.path, "ab") as f:
+            f.write(buf)
+        return len(buf)
+
+    def deinit(self):
+        pass
 
 
 class WDT:
