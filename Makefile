@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test faults bench lint lock clean help
+.PHONY: demo test venv faults bench lint lock clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -25,6 +25,8 @@ test: $(VENV)/.ready   ## the whole test suite
 
 faults: $(VENV)/.ready ## the fault suite with all its faults (about twenty minutes); a table, and build/faults.json
 	@BOARDLET_FAULTS=full $(BIN)/python -m pytest --timeout 900 tests/faults
+
+venv: $(VENV)/.ready   ## .venv with the commands boardlet and boardlet-bridge
 
 bench: $(VENV)/.ready  ## latencies against their floor, bytes, sizes, start-up; a table, and build/bench.json
 	@$(BIN)/python -m bench
