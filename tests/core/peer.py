@@ -135,6 +135,7 @@ class World:
     limits: Limits = field(default_factory=Limits)
     side: BoardSide = field(default_factory=BoardSide)
     broker_honest: bool = True
+    finalizers_refused: bool = False
 
     def __post_init__(self) -> None:
         self.object = self.object or {
@@ -175,7 +176,7 @@ class World:
             case WriteStatus(urgent=urgent):
                 self.urgent += urgent
                 self.write()
-            case SetFinalizer(present=present):
+            case SetFinalizer(present=present) if not self.finalizers_refused:
                 self.object["metadata"]["finalizers"] = [FINALIZER] if present else []
                 self.send(ObjectSeen(copy.deepcopy(self.object)))
             case Refused(cause=cause):

@@ -159,3 +159,40 @@ def test_a_board_that_claims_the_last_revision_cannot_freeze_its_status() -> Non
     world.edit(led=False)
     writable(world.status)
     assert world.condition("Synced") == ("False", "RevisionsExhausted")
+
+
+def test_a_board_with_another_key_is_told_from_one_that_was_never_there() -> None:
+    """A wrong root key, or a board that was flashed elsewhere, does not read as a board without power."""
+    world = World()
+    world.side.key = bytes(32)
+    world.send(world.side.here())
+    world.connect_broker()
+    world.wait(400)  # longer than MessagesRefused is shown
+    connected = next(c for c in world.status["conditions"] if c["type"] == "Connected")
+    assert (connected["status"], connected["reason"]) == ("False", "NeverSeen")
+    assert "wrong seal" in connected["message"]
+    assert "root_key_file" in connected["message"]
+    assert "wrong seal" not in next(c["message"] for c in unheard().status["conditions"] if c["type"] == "Connected")
+
+
+def unheard() -> World:
+    world = World()
+    world.connect_broker()
+    world.wait(400)
+    return world
+
+
+def test_nothing_is_said_to_be_sent_before_the_finalizer_is_there() -> None:
+    """A bridge that may not patch boards sends nothing, and says what it waits for."""
+    world = World()
+    world.object["metadata"]["finalizers"] = []
+    world.start_bridge()
+    world.finalizers_refused = True
+    world.connect_broker()
+    world.send(world.side.here())
+    world.answer()
+    world.wait(5)
+    assert world.count("d") == 0
+    synced = next(c for c in world.status["conditions"] if c["type"] == "Synced")
+    assert (synced["status"], synced["reason"]) == ("False", "Pending")
+    assert "may the bridge patch boards?" in synced["message"]

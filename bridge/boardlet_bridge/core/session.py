@@ -119,6 +119,7 @@ def read_session(board: Board, payload: bytes, now: float) -> list[Effect]:
     if not payload:
         return reconcile(board, now) if board.deleting else []
     body = board.keys.open(SESSION, payload, b"")
+    board.foreign = body is None
     if body is None:
         return [Refused("wrong_seal", "session")]
     fields = Fields.decode(body)

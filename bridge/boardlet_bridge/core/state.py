@@ -173,6 +173,7 @@ class Board:
     broker_up: bool = False
     link: Link = Link.WAITING
     link_detail: str = ""
+    foreign: bool = False  # the last session message was sealed with another key
     epoch: bytes = b""
     birth: Birth | None = None
     nonce: bytes = b""

@@ -6,7 +6,7 @@ from boardlet_wire.names import Health
 
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, Obstacle, Reason, Status, Type, summary
 from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, SUSPICIONS
-from boardlet_bridge.core.state import Board, PropertyError
+from boardlet_bridge.core.state import Board, Link, PropertyError
 from boardlet_bridge.core.value import written
 
 
@@ -32,6 +32,11 @@ def _connected(board: Board) -> Condition:
     detail = f" ({board.link_detail})" if board.link_detail else ""
     if board.rival:
         return _condition(board, "Connected", UNKNOWN, "DuplicateBoardID", _rival_message(board))
+    if board.link is Link.NEVER and board.foreign:
+        message = (
+            "what the broker has of this id carries a wrong seal: the board holds another key (flash it again); "
+            "if all boards say so, the bridge's root_key_file is not this site's"
+        )
     if board.asleep and board.sleep is not None:
         status, message = TRUE, f"the board sleeps between its turns; it is late after {board.sleep.allowed_s} s"
     return _condition(board, "Connected", status, board.link.reason, message + detail)
@@ -92,6 +97,9 @@ def _synced(board: Board) -> Condition:
         return _condition(board, "Synced", UNKNOWN, reason, message)
     if obstacle:
         return _condition(board, "Synced", FALSE, *obstacle)
+    if not board.finalizer and not board.deleting:
+        message = "nothing is sent before the bridge's finalizer is on the object; may the bridge patch boards?"
+        return _condition(board, "Synced", FALSE, "Pending", message)
     if board.asleep and not (board.confirmed and board.applied and board.applied.generation == board.generation):
         return _condition(board, "Synced", FALSE, "Pending", "it waits in the mailbox until the board wakes")
     if not board.confirmed or board.desired is None or board.desired.identity.generation != board.generation:
