@@ -199,3 +199,22 @@ async def _overwhelmed(port: int) -> None:
     task.cancel()
     slow.disconnect()
     assert handler.warnings[0] == "BrokerDropsMessages"
+
+
+def test_a_second_bridge_is_told_to_the_first(broker: Broker) -> None:
+    """Two bridges at one broker by mistake are noticed; one that comes back after the broker's restart is no second."""
+
+    async def run() -> None:
+        first, second = Handler(), Handler()
+        one = asyncio.create_task(MqttSession(settings(broker), first, lambda _: None).run())
+        await until(lambda: "up" in first.events)
+        await asyncio.get_running_loop().run_in_executor(None, broker.restart)
+        await until(lambda: first.events.count("up") == 2)
+        assert first.warnings == []
+        two = asyncio.create_task(MqttSession(settings(broker), second, lambda _: None).run())
+        await until(lambda: "up" in second.events and bool(first.warnings))
+        assert first.warnings == ["SecondBridge"]
+        one.cancel()
+        two.cancel()
+
+    asyncio.run(run())

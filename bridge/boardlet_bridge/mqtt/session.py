@@ -35,6 +35,10 @@ LONGEST_PAUSE_S: Final = 30.0
 MAX_WINDOW: Final = 500  # unacknowledged publishes; paho scans them all at each PUBACK
 DROPPED: Final = "$SYS/broker/publish/messages/dropped"
 
+# What a bridge publishes at the end of its retained messages, to read it back: below no bucket, so it is of no board.
+BARRIER_PREFIX: Final = "b/~/"
+BARRIERS: Final = f"{BARRIER_PREFIX}+/d"
+
 _TOPIC: Final = re.compile(r"b/([0-9a-f]{2})/([a-z0-9]{8,16})/([a-z])")
 
 
@@ -55,7 +59,7 @@ class MqttSession:
         self._handler = handler
         self._strange = strange
         self._client_id = f"boardlet-bridge-{secrets.token_hex(4)}"
-        self._barrier_topic = f"b/~/{self._client_id}/d"
+        self._barrier_topic = f"{BARRIER_PREFIX}{self._client_id}/d"
         self._barrier: asyncio.Future[None] | None = None
         self._transport: Transport | None = None
         self._inflight: set[int] = set()
@@ -120,7 +124,7 @@ class MqttSession:
         for at in range(0, len(BUCKETS), BUCKETS_A_SUBSCRIBE):
             some = BUCKETS[at : at + BUCKETS_A_SUBSCRIBE]
             await self._need(transport, [f"b/{b}/+/{letter}" for b in some for letter in RETAINED])
-        await self._need(transport, [self._barrier_topic])
+        await self._need(transport, [BARRIERS])  # one's own, and with it those of bridges that come later
         self._barrier = asyncio.get_running_loop().create_future()
         transport.publish(self._barrier_topic, b"?")
         otherwise = f"what the bridge publishes on {self._barrier_topic} does not come back: let it do so on b/+/+/d"
@@ -139,6 +143,13 @@ class MqttSession:
         elif topic == self._barrier_topic:
             if self._barrier is not None and not self._barrier.done():
                 self._barrier.set_result(None)
+        elif topic.startswith(BARRIER_PREFIX):
+            other = topic.split("/")[2]
+            self._handler.on_warning(
+                "SecondBridge",
+                f"another bridge, {other}, has connected to this broker: if it is not replacing this one, stop one of "
+                "them; nothing goes wrong meanwhile, and all is asked and written twice",
+            )
         elif topic == DROPPED:
             self._watch_drops(payload)
         else:
