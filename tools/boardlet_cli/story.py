@@ -73,7 +73,7 @@ class Story:
         self._kubectl("wait", "--for=condition=Connected=false", "board/greenhouse-2", WAIT)
         self._kubectl("patch", "board", "greenhouse-2", "--type=merge", "-p", '{"spec":{"properties":{"led":false}}}')
         self._kubectl("get", "boards", "-o", "wide")
-        self._pin("greenhouse-2", 1)
+        self._pin("greenhouse-2", 1, ", as it was: Synced is Unknown, because nobody can know")
 
     def _lose_the_bridge(self) -> None:
         self._say("Now the bridge dies too, and another board is edited meanwhile. Nobody is there to see it.")
@@ -101,10 +101,10 @@ class Story:
         real = [str(ROOT / a) if a.startswith("crds/") else a for a in arguments]
         self._console.print(self._site.cluster.run(*real).stdout.rstrip(), markup=False)
 
-    def _pin(self, name: str, level: int) -> None:
+    def _pin(self, name: str, level: int, remark: str = "") -> None:
         # The board reports after it has switched, so the pin is right by the time the status is.
         found = self._board(name).pin(2)
-        self._console.print(f"  pin 2 of {name} is {found}")
+        self._console.print(f"  pin 2 of {name} is {found}{remark}")
         if found != level:
             raise StepFailed(f"step {self._step!r} failed: pin 2 of {name} is {found}, not {level}\n{self._evidence()}")
 

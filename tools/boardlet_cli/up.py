@@ -108,5 +108,5 @@ def _stay(console: Console, cluster: Cluster, folder: Path) -> None:
         console.print(f"  export KUBECONFIG={shlex.quote(cluster.env['KUBECONFIG'])}")
         console.print(f"  alias kubectl={shlex.quote(shlex.quote(str(cluster.kubectl)))}")
     console.print(f"  {kubectl} get boards -w\n  {kubectl} edit board greenhouse-1")
-    console.print(f"  the boards' pins are files: {folder}/site/*/pins/")
+    console.print(f"  the boards' pins are files: {shlex.quote(str(folder))}/site/*/pins/")
     signal.pause()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .missing import Missing
 from .progress import Progress, Silent, step
 
 ROOT_VARIABLE = "BOARDLET_CACHE"
@@ -42,7 +43,7 @@ def artifact(
     and nothing is kept.
     """
     final = _place(name, version)
-    if final.is_dir():
+    if os.path.isdir(final):  # False also where it may not be looked at
         return final
     report = progress or Silent()
     with _locked(final, report):
@@ -54,7 +55,7 @@ def artifact(
 
 def there(name: str, version: str) -> bool:
     """Whether `name` at `version` has been made."""
-    return _place(name, version).is_dir()
+    return os.path.isdir(_place(name, version))
 
 
 def discard(name: str, version: str) -> None:
@@ -67,7 +68,7 @@ def discard(name: str, version: str) -> None:
 def scratch(name: str) -> Path:
     """A folder for what a maker of `name` wants to find again after a failure; the maker removes it when done."""
     folder = root() / "scratch" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    _have(folder)
     return folder
 
 
@@ -98,9 +99,18 @@ def _place(name: str, version: str) -> Path:
     return root() / name / version
 
 
+def _have(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{folder} may not be written")
+    except OSError as error:
+        raise Missing(f"a folder for the cache ({error})", f"set {ROOT_VARIABLE} to one that can be written") from error
+
+
 @contextmanager
 def _locked(final: Path, progress: Progress) -> Iterator[None]:
-    final.parent.mkdir(parents=True, exist_ok=True)
+    _have(final.parent)
     with open(final.with_name(final.name + ".lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
