@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Protocol
 
 import kopf
-import structlog
 
+from boardlet_bridge.kube.complaint import Complaint
 from boardlet_bridge.kube.connection import Connection
 
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -32,8 +32,6 @@ STOP_S: Final = 10.0
 AGAIN_S: Final = 2.0
 # kopf waits so long between two tries; a new watch begins after the last one. Short, as edits wait for it.
 BACK_OFF_S: Final = (0.1, 0.2, 0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5)
-
-log = structlog.get_logger("watch")
 
 
 class WatchSink(Protocol):
@@ -60,7 +58,8 @@ class Watch:
     def start(self) -> None:
         """Begin to watch; the objects that are there are told as added."""
         logging.getLogger("kopf").setLevel(logging.WARNING)
-        logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # warns of being in a thread
+        for name in ("running", "orchestration"):  # how an operator ends is said by the one that begins anew
+            logging.getLogger(f"kopf._core.reactor.{name}").setLevel(logging.CRITICAL)
         logging.getLogger("kopf._cogs.clients.watching").setLevel(logging.CRITICAL)  # resync says it once, not per try
         self._thread.start()
 
@@ -75,25 +74,32 @@ class Watch:
         await self._loop.run_in_executor(None, self._thread.join, STOP_S)
 
     def _run(self) -> None:
+        complaint = Complaint("watch", "the watch ended and begins anew", "")
         # kopf gives up after a number of failures in a row; an API server may be away for a month.
         while not self._stop.is_set():
             self._again.clear()
             if self._stop.is_set():
                 return  # it was set between the two lines above
             try:
-                asyncio.run(
-                    kopf.operator(
-                        registry=self._registry(),
-                        settings=_settings(),
-                        standalone=True,
-                        clusterwide=not self._namespaces,
-                        namespaces=list(self._namespaces),
-                        stop_flag=self._again,
-                    )
-                )
+                asyncio.run(self._operator())
             except Exception as error:  # whatever ended it: the objects are listed anew by the next one
-                log.warning("the watch ended and begins anew", why=repr(error))
+                complaint.failed(str(error) or repr(error))
             self._stop.wait(random.uniform(AGAIN_S / 2, AGAIN_S))
+
+    async def _operator(self) -> None:
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=list(self._namespaces),
+                stop_flag=self._again,
+            )
+        finally:
+            # kopf waits for the flag in a thread of the loop's, which asyncio.run waits for: it would never return when
+            # kopf ends by itself, as when a kind is removed.
+            self._again.set()
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
