@@ -83,6 +83,21 @@ def _read_until(descriptor: int, words: bytes, wait_s: float) -> bytes:
     return said
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_ended_in_the_middle_it_leaves_nothing_and_is_no_success(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, or a terminal that is closed, in the middle of the story: all is removed, and the exit code says so."""
+    env = environment(tmp_path, CI="true")
+    with subprocess.Popen(COMMAND, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as up:
+        assert up.stdout is not None
+        for line in up.stdout:
+            if "condition met" in line:
+                break
+        up.send_signal(number)
+        up.stdout.read()
+    assert up.returncode == 130
+    assert leftovers(tmp_path) == []
+
+
 def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
     """Even a kill -9 of the demo ends everything that it had started."""
     env = environment(tmp_path, CI="true")

@@ -32,7 +32,7 @@ BOARDS: Final = {"greenhouse-1": "k7m2q9xa", "greenhouse-2": "p4w8z1vc", "greenh
 def up(context: str | None, namespace: str, stay: bool | None) -> None:
     """Tell the story, then stay up until Ctrl-C if asked; raises StepFailed, Missing and what kubectl said."""
     # A terminated demo cleans up as an interrupted one does; one in a shell's background starts deaf to Ctrl-C.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C, kill, a closed terminal
         signal.signal(number, signal.default_int_handler)
     terminal = sys.stdout.isatty() and os.environ.get("CI") != "true"
     console = Console(highlight=False, soft_wrap=True)
@@ -53,12 +53,16 @@ def up(context: str | None, namespace: str, stay: bool | None) -> None:
             board = site.add_board(board_id)
             board.set_adc(34, 840)
             board.start()
+        told = False
         try:
             Story(console, site, BOARDS, began).tell()
+            told = True
             if terminal if stay is None else stay:
                 _stay(console, cluster, folder)
         except KeyboardInterrupt:
             console.print("\nending; everything that was started is stopped and removed")
+            if not told:
+                raise
 
 
 @contextmanager
