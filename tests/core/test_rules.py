@@ -813,7 +813,8 @@ class TestOwners:
         world.send(ClaimSeen("default/first"))
         world.connect_broker()
         assert world.published == []
-        assert world.condition("Ready") == ("Unknown", "DuplicateBoardID")
+        for type_ in ("Ready", "Connected", "Synced", "Healthy"):
+            assert world.condition(type_) == ("Unknown", "DuplicateBoardID")
         world.send(ClaimSeen(""))
         world.send(BrokerUp())
         world.join()

@@ -120,7 +120,8 @@ def _synced(board: Board) -> Condition:
 
 def _healthy(board: Board) -> Condition:
     if not board.present or board.birth is None:
-        return _condition(board, "Healthy", UNKNOWN, board.link.reason, "not known while the board does not answer")
+        reason = _connected(board).reason
+        return _condition(board, "Healthy", UNKNOWN, reason, "not known while the board does not answer")
     if board.birth.safe_mode or board.health == Health.SAFE_MODE:
         message = "four boots in a row failed: only network and agent run; see status.board.lastCrash"
         return _condition(board, "Healthy", FALSE, "SafeMode", message)
