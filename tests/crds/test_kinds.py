@@ -23,6 +23,10 @@ BOARD: dict[str, Any] = {
 }
 
 
+UART = {"type": "String"}
+SENSOR = {"type": "Number", "access": "ReadOnly"}
+
+
 def apply(cluster: Cluster, obj: dict[str, Any]) -> None:
     cluster.run("apply", "-f", "-", stdin=json.dumps(obj))
 
@@ -57,6 +61,33 @@ def test_samples_apply(cluster: Cluster) -> None:
         ({"driver": {"type": "GpioOut", "pins": []}}, "should have at least 1 items"),
         ({"driver": {"type": "GpioOut", "pins": [5], "scale": 2}}, "for Adc only"),
         ({"driver": {"type": "GpioOut", "pins": [5], "pull": "Up"}}, "must be set for GpioIn only"),
+        ({"type": "Enum"}, "must be set for Enum, and for Enum only"),
+        ({"values": ["On"]}, "must be set for Enum, and for Enum only"),
+        ({"type": "Enum", "values": ["A", "A"]}, "Duplicate value"),
+        ({"type": "Enum", "values": ["off"]}, "should match"),
+        ({"type": "Record"}, "must be set for Record, and for Record only"),
+        ({"type": "Record", "fields": [{"name": "a", "type": "Record"}]}, "Unsupported value"),
+        ({"type": "Record", "fields": [{"name": "a", "type": "Enum"}]}, "must be set for Enum, and for Enum only"),
+        ({"type": "Record", "fields": [{"name": "a", "type": "Boolean"}] * 2}, "must have different names"),
+        ({"type": "Record", "fields": [{"name": f"f{i}", "type": "Boolean"} for i in range(9)]}, "at most 8 items"),
+        ({"type": "Array", "maxItems": 2}, "must be set for Array, and for Array only"),
+        ({"type": "Array", "items": {"type": "String"}}, "must be set for Array, and for Array only"),
+        ({"type": "Array", "items": {"type": "String", "minimum": 1}, "maxItems": 2}, "for Integer and Number only"),
+        ({"type": "Array", "items": {"type": "String"}, "maxItems": 33}, "less than or equal to 32"),
+        ({"type": "Integer", "minimum": 0.5}, "must be a whole number of 32 bits for Integer"),
+        ({"type": "Integer", "maximum": 3e9}, "must be a whole number of 32 bits for Integer"),
+        ({"report": {"deadband": 1}}, "must be set for Integer and Number only"),
+        ({"driver": {"type": "PwmOut", "pins": [5]}}, "PwmOut must be an Integer or a Number with access ReadWrite"),
+        ({"type": "Number", "driver": {"type": "PwmOut", "pins": [5]}}, "PwmOut must have a minimum and a greater"),
+        ({"driver": {"type": "Uart", "pins": [5, 6], "bus": 1}}, "Uart must be a String or Bytes"),
+        ({**UART, "driver": {"type": "Uart", "pins": [5, 6]}}, "must be set for Uart, and for Uart only"),
+        ({**UART, "driver": {"type": "Uart", "pins": [5, 5], "bus": 1}}, "must be two different pins"),
+        ({**SENSOR, "driver": {"type": "Sht3x", "pins": [5, 6], "address": 68}}, "must be set for Sht3x"),
+        ({**SENSOR, "driver": {"type": "Bh1750", "pins": [5, 6], "address": 68}}, "must be 0x44 or 0x45 for Sht3x"),
+        ({**SENSOR, "driver": {"type": "Ds18x20", "pins": [5], "romCode": "28FF"}}, "should match"),
+        ({**SENSOR, "driver": {"type": "Ds18x20", "pins": [4]}}, "every pin must be used by one driver only"),
+        ({**SENSOR, "driver": {"type": "Bh1750", "pins": [5, 34], "address": 35}}, "every pin must be used by one"),
+        ({**SENSOR, "driver": {"type": "Adc", "pins": [5], "frequencyHertz": 5}}, "must be set for PwmOut only"),
     ],
 )
 def test_models_that_no_board_could_run_are_refused(cluster: Cluster, fields: dict[str, Any], says: str) -> None:
@@ -65,6 +96,74 @@ def test_models_that_no_board_could_run_are_refused(cluster: Cluster, fields: di
         apply(cluster, with_property(**fields))
     assert says in str(refused.value)
     assert "evaluating rule" not in str(refused.value), "no rule may fail over what another one refuses"
+
+
+I2C = {"type": "Sht3x", "pins": [22, 21], "address": 68, "measures": "Humidity"}
+ROM = {"type": "Ds18x20", "pins": [7], "romCode": "28ff641e0f160354"}
+LINE = {"type": "Uart", "pins": [17, 16], "bus": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ((SENSOR, I2C), (SENSOR, {**I2C, "measures": "Temperature"}), ""),
+        ((SENSOR, I2C), (SENSOR, {"type": "Bh1750", "pins": [22, 21], "address": 35}), ""),
+        ((SENSOR, I2C), (SENSOR, {**I2C, "pins": [21, 22]}), "every pin must be used by one driver only"),
+        ((SENSOR, I2C), (SENSOR, {**I2C, "pins": [22, 5]}), "every pin must be used by one driver only"),
+        ((SENSOR, I2C), (SENSOR, {"type": "Adc", "pins": [21]}), "every pin must be used by one driver only"),
+        ((SENSOR, ROM), (SENSOR, {**ROM, "romCode": "28aabbccddeeff99"}), ""),
+        ((SENSOR, ROM), (SENSOR, ROM), "must have a romCode of its own"),
+        ((SENSOR, ROM), (SENSOR, {"type": "Ds18x20", "pins": [7]}), "must have a romCode of its own"),
+        ((UART, LINE), ({**UART, "access": "ReadOnly"}, LINE), ""),
+        ((UART, LINE), (UART, LINE), "must have one ReadWrite and one ReadOnly property at most"),
+        ((UART, LINE), ({**UART, "access": "ReadOnly"}, {**LINE, "baudRate": 300}), "with the same pins and baudRate"),
+        ((UART, LINE), ({**UART, "access": "ReadOnly"}, {**LINE, "pins": [5, 6]}), "with the same pins and baudRate"),
+        ((UART, LINE), ({**UART, "access": "ReadOnly"}, {**LINE, "bus": 2}), "with the same pins and baudRate"),
+    ],
+)
+def test_only_a_bus_is_shared(cluster: Cluster, one: Any, other: Any, says: str) -> None:
+    """Two drivers may have pins in common where these are one bus, and are refused in all other cases."""
+    model = copy.deepcopy(MODEL)
+    for i, (fields, driver) in enumerate((one, other)):
+        row = {"name": f"x{i}", "index": 20 + i, "access": "ReadWrite", **fields, "driver": driver}
+        model["spec"]["properties"].append(row)
+    if says:
+        with pytest.raises(KubectlFailed) as refused:
+            apply(cluster, model)
+        assert says in str(refused.value)
+    else:
+        apply(cluster, model)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ({"type": "Enum", "values": ["A", "B"]}, {"type": "Enum", "values": ["A", "B", "C"]}, ""),
+        ({"type": "Enum", "values": ["A", "B"]}, {"type": "Enum", "values": ["B", "A"]}, "must keep every word"),
+        ({"type": "Enum", "values": ["A", "B"]}, {"type": "Enum", "values": ["A"]}, "must keep every word"),
+        ({"type": "Record", "fields": [{"name": "a", "type": "Boolean"}]},
+         {"type": "Record", "fields": [{"name": "a", "type": "Boolean"}, {"name": "b", "type": "String"}]}, ""),
+        ({"type": "Record", "fields": [{"name": "a", "type": "Boolean"}]},
+         {"type": "Record", "fields": [{"name": "b", "type": "String"}, {"name": "a", "type": "Boolean"}]},
+         "must keep every field"),
+        ({"type": "Record", "fields": [{"name": "a", "type": "Boolean"}]},
+         {"type": "Record", "fields": [{"name": "a", "type": "String"}]}, "must keep every field"),
+        ({"type": "Record", "fields": [{"name": "a", "type": "Enum", "values": ["A"]}]},
+         {"type": "Record", "fields": [{"name": "a", "type": "Enum", "values": ["B"]}]}, "must keep every field"),
+        ({"type": "Array", "maxItems": 2, "items": {"type": "Enum", "values": ["A"]}},
+         {"type": "Array", "maxItems": 4, "items": {"type": "Enum", "values": ["A", "B"]}}, ""),
+        ({"type": "Array", "maxItems": 2, "items": {"type": "Boolean"}},
+         {"type": "Array", "maxItems": 2, "items": {"type": "String"}}, "must keep its type"),
+    ],
+)  # fmt: skip
+def test_places_on_the_wire_are_a_contract(cluster: Cluster, before: Any, after: Any, says: str) -> None:
+    """Words and fields are only added, at the end, and keep their types, so that boards of any age are understood."""
+    apply(cluster, with_property(**before))
+    if says:
+        with pytest.raises(KubectlFailed, match=says):
+            apply(cluster, with_property(**after))
+    else:
+        apply(cluster, with_property(**after))
 
 
 def test_indexes_are_a_contract(cluster: Cluster) -> None:
