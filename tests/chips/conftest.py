@@ -17,11 +17,10 @@ MakeChip = Callable[..., VirtualChip]
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ports, volumes, images and their table are the test's own."""
+    """Ports, volumes and the table of images are the test's own."""
     monkeypatch.setenv("BOARDLET_PORTS", str(tmp_path / "ports"))
     monkeypatch.setenv("BOARDLET_VOLUMES", str(tmp_path / "volumes/*"))
     monkeypatch.setenv("BOARDLET_IMAGES", str(tmp_path / "images.yaml"))
-    monkeypatch.setenv("BOARDLET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "ports").mkdir()
     return tmp_path
 

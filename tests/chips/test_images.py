@@ -23,6 +23,12 @@ def nobody(have: int, total: int) -> None:
     """Nobody watches."""
 
 
+@pytest.fixture(autouse=True)
+def cache(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test's own."""
+    monkeypatch.setenv("BOARDLET_CACHE", str(own / "cache"))
+
+
 class Server:
     """Serves one file; `breaks` says after how many bytes the next answers are cut."""
 

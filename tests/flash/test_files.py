@@ -7,13 +7,16 @@ import secrets
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 
 import pytest
-from boardimage import image
+from boardimage import Image
+from boardimage import image as made
 from boardlet_cli import flash
 from boardlet_cli.device import Device, DeviceError
-from boardlet_cli.flash import FlashFailed, Order, Plan
+from boardlet_cli.flash import Plan
+from boardlet_cli.identity import ID_FORM, identify
+from boardlet_cli.order import FlashFailed, Order
 from boardlet_wire import seal
 from provision.missing import Missing
 from provision.process import free_port
@@ -30,6 +33,12 @@ builtins.__import__ = lambda name, *more: Small if name == "os" else _import(nam
 """
 
 
+@cache
+def image() -> Image:
+    """The agent's files, made once: a board that was reset writes to its flash two seconds later."""
+    return made()
+
+
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """A port where a broker could be."""
@@ -39,23 +48,27 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def order(board: PtyBoard, listener: socket.socket, tmp_path: Path) -> Order:
+def order(board: PtyBoard, listener: socket.socket) -> Order:
     """What a user asks for."""
     try:
         image()
     except Missing as missing:
         pytest.skip(str(missing))
-    (tmp_path / "root.key").write_text(secrets.token_hex(32) + "\n")
     port = listener.getsockname()[1]
-    return Order(board.port, "g1", "greenhouse", "127.0.0.1", port, tmp_path / "root.key", BOARD_ID)
+    return Order(board.port, "g1", "greenhouse", "127.0.0.1", port, secrets.token_bytes(32), BOARD_ID)
 
 
 def carry_out(order: Order) -> Plan:
     """Plan and write, as the command does."""
-    with Device(order.port) as device:
-        plan = flash.plan(order, device, None)
+    with Device(str(order.port)) as device:
+        plan = look(order, device)
         flash.write(plan, device, lambda path, written: None)
     return plan
+
+
+def look(order: Order, device: Device) -> Plan:
+    """Everything before the first change."""
+    return flash.plan(order, device, identify(order, flash.configuration(device), None))
 
 
 def on_flash(board: PtyBoard) -> dict[str, bytes]:
@@ -76,7 +89,7 @@ def test_a_flashed_board_boots_and_calls_its_broker(board: PtyBoard, order: Orde
     with listener.accept()[0] as connection:
         connection.settimeout(10)
         said = connection.recv(1024)
-    key = seal.board_key(bytes.fromhex(order.root_key_file.read_text()), BOARD_ID, 1)
+    key = seal.board_key(order.root_key, BOARD_ID, 1)
     assert said[0] == 0x10, "an MQTT CONNECT"
     assert BOARD_ID.encode() in said
     assert seal.half_key(key, seal.PASSWORD).hex()[:32].encode() in said
@@ -84,13 +97,13 @@ def test_a_flashed_board_boots_and_calls_its_broker(board: PtyBoard, order: Orde
 
 def test_what_is_written(board: PtyBoard, order: Order) -> None:
     """The compiled agent and the configuration, and nothing else."""
-    with Device(order.port) as device:
-        plan = flash.plan(order, device, None)
+    with Device(str(order.port)) as device:
+        plan = look(order, device)
         assert on_flash(board) == {}, "a plan writes nothing"
         flash.write(plan, device, lambda path, written: None)
         found = on_flash(board)
     assert {path: content for path, content in found.items() if path != "config.json"} == image()
-    root = bytes.fromhex(order.root_key_file.read_text())
+    root = order.root_key
     assert json.loads(found["config.json"]) == {
         "id": BOARD_ID,
         "key": seal.board_key(root, BOARD_ID, 1).hex(),
@@ -123,8 +136,8 @@ def test_old_files_go_after_the_new_ones_came(board: PtyBoard, order: Order) -> 
         assert (board.flash / "boardlet/agent.py").exists()
         assert not (board.flash / "config.json").exists()
 
-    with Device(order.port) as device:
-        plan = flash.plan(order, device, None)
+    with Device(str(order.port)) as device:
+        plan = look(order, device)
         assert set(plan.remove) == {"boardlet/agent.py", "boardlet/gone.mpy", "boardlet/link.mpy.new"}
         flash.write(plan, device, told)
         found = on_flash(board)
@@ -139,8 +152,8 @@ def test_a_cut_flash_is_gone_on_with(board: PtyBoard, order: Order) -> None:
         if path == "boardlet/link.mpy":
             board.kill()
 
-    with pytest.raises(DeviceError), Device(order.port) as device:
-        flash.write(flash.plan(order, device, None), device, cut)
+    with pytest.raises(DeviceError), Device(str(order.port)) as device:
+        flash.write(look(order, device), device, cut)
     assert "config.json" not in on_flash(board)
     rest = carry_out(order)
     assert 0 < rest.kept < len(image())
@@ -156,7 +169,7 @@ def test_identity_and_wifi_are_kept(board: PtyBoard, order: Order) -> None:
     assert config(board)["wifi"] == ["other", ""]
     (board.flash / "config.json").unlink()
     made = carry_out(replace(order, board_id=None)).board_id
-    assert flash.ID_FORM.fullmatch(made)
+    assert ID_FORM.fullmatch(made)
     assert made != BOARD_ID
 
 

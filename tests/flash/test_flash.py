@@ -96,7 +96,7 @@ def test_a_board_that_does_not_come_says_why(site: Site, cluster: Cluster, board
     """A board whose user the broker does not know is flashed, and the end says what its object says, and what to do."""
     cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
     done = flash(site, cluster, board.port, "--board-id", BOARD_ID, "--wait-s", "2")
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == 7, done.stdout + done.stderr
     assert "not Ready: Asking: asked the board" in done.stderr
     assert f"boardlet password {BOARD_ID}" in done.stderr
 
@@ -138,15 +138,15 @@ def test_a_file_that_is_no_port(site: Site, cluster: Cluster) -> None:
 
 
 def test_a_port_without_micropython(site: Site, cluster: Cluster) -> None:
-    """A port where nothing answers like MicroPython is named as such, in bounded time."""
+    """A port where nothing answers, neither MicroPython nor a chip, is named as such, in bounded time."""
     host, slave = pty.openpty()
     try:
         done = flash(site, cluster, os.ttyname(slave))
     finally:
         os.close(host)
         os.close(slave)
-    assert done.returncode == 1
-    assert "is no MicroPython prompt" in done.stderr
+    assert done.returncode == 4
+    assert "neither MicroPython nor an Espressif chip answers" in done.stderr
 
 
 def test_ids_that_differ_are_refused(site: Site, cluster: Cluster, board: PtyBoard) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import typer
 from boardlet_bridge.core import condition, notice
+from boardlet_cli.main import app
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "bridge/boardlet_bridge/core"
@@ -80,7 +82,7 @@ def test_links_resolve(page: Path) -> None:
 def test_the_readme_names_commands_that_exist() -> None:
     """`make X` of the README and docs are targets, `boardlet X` are commands."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    commands = set(re.findall(r"^def (\w+)\(", (ROOT / "tools/boardlet_cli/main.py").read_text(), re.MULTILINE))
+    commands = set(typer.main.get_command(app).commands)
     for page in PAGES:
         blocks = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
         assert set(re.findall(r"^make ([a-z]+)", blocks, re.MULTILINE)) <= targets, page.name

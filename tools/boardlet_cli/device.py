@@ -90,9 +90,22 @@ except OSError:
     print([])
 """
 
+# Frozen modules come after files of the same name, so that only a look past these shows them.
+_FROZEN: Final = """
+import sys
+p, sys.path[:] = sys.path[:], ['.frozen']
+m = sys.modules.pop('boardlet', None)
+try:
+    import boardlet
+    print(repr(boardlet.__version__))
+except (ImportError, AttributeError):
+    print(None)
+sys.path[:] = p
+sys.modules.pop('boardlet', None)
+"""
 # A board that a person resets has not failed: this boot counts neither towards safe mode nor against the desired state
 # that is being tried (boardlet.health keeps the record). A board without an agent has none.
-_RESET: Final = """
+_LEAVE: Final = """
 import time, machine
 try:
     from boardlet.store import Store
@@ -104,7 +117,7 @@ try:
 except Exception:
     pass
 time.sleep_ms(50)
-machine.reset()
+machine.{how}()
 """
 
 
@@ -114,6 +127,14 @@ _GONE: Final = (SerialException, OSError, struct.error, UnicodeDecodeError, term
 
 class DeviceError(Exception):
     """The board at the port does not do what is needed; the message says the cause and the next step."""
+
+
+class NoPrompt(DeviceError):
+    """Nothing at the port answers as MicroPython does."""
+
+
+class TooOld(DeviceError):
+    """What answers is no MicroPython, or one that cannot run the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +151,18 @@ class Info:
 class Device:
     """A board in its raw REPL; a context manager. Whatever main.py it ran is interrupted."""
 
-    def __init__(self, port: str) -> None:
+    def __init__(self, port: str, connect_s: float = CONNECT_S) -> None:
         self.port = port
+        self._connect_s = connect_s
         self._serial: SerialTransport
         self._was_reset = False
         self._silent = False
 
     def __enter__(self) -> Device:
-        if not Path(self.port).exists():
+        is_url = "://" in self.port  # as rfc2217://, a port that another machine serves
+        if not is_url and not Path(self.port).exists():
             raise DeviceError(f"there is no port {self.port}: plug the board in, {FIND_PORT}")
-        if not os.access(self.port, os.R_OK | os.W_OK):
+        if not is_url and not os.access(self.port, os.R_OK | os.W_OK):
             raise DeviceError(f"{self.port} may not be opened: join its group (`ls -l {self.port}`), and log in again")
         try:
             self._serial = SerialTransport(self.port, BAUD, exclusive=True, timeout=CONNECT_S)
@@ -167,13 +190,12 @@ class Device:
         for left in reversed(range(TRIES)):
             try:
                 with redirect_stdout(StringIO()):  # mpremote prints what it read
-                    self._serial.enter_raw_repl(soft_reset=True, timeout_overall=CONNECT_S)
+                    self._serial.enter_raw_repl(soft_reset=True, timeout_overall=self._connect_s)
                 return
             except (TransportError, *_GONE) as error:
                 if not left:
-                    raise DeviceError(
-                        f"{self.port} is no MicroPython prompt ({error}): does the board run MicroPython? "
-                        "(esptool and the board's page on micropython.org help)"
+                    raise NoPrompt(
+                        f"{self.port} is no MicroPython prompt ({error}): does the board run MicroPython?"
                     ) from error
 
     def _close(self) -> None:
@@ -185,12 +207,20 @@ class Device:
         name, version, platform, machine, mpy, free = self._value(_INFO)
         if name != "micropython" or tuple(version[:2]) < OLDEST:
             have = f"{name} {'.'.join(map(str, version))}"
-            raise DeviceError(f"{self.port} runs {have}; flash MicroPython 1.25 or newer first")
+            raise TooOld(f"{self.port} runs {have}; flash MicroPython 1.25 or newer first")
         if mpy & 0xFF != MPY_VERSION:
-            raise DeviceError(
-                f"{self.port} loads .mpy version {mpy & 0xFF}, not {MPY_VERSION}: flash a newer MicroPython"
-            )
+            raise TooOld(f"{self.port} loads .mpy version {mpy & 0xFF}, not {MPY_VERSION}: flash a newer MicroPython")
         return Info(tuple(version), platform, machine, mpy, free)
+
+    def machine(self) -> tuple[str, str]:
+        """sys.platform and the machine's name, of any MicroPython."""
+        _, _, platform, machine, *_ = self._value(_INFO)
+        return platform, machine
+
+    def frozen_agent(self) -> str | None:
+        """The version of the agent in the board's image, None where there is none."""
+        version = self._value(_FROZEN)
+        return None if version is None else str(version)
 
     def sha256(self, path: str) -> str:
         """Of a file on the board, "" where there is none."""
@@ -240,7 +270,15 @@ class Device:
     def reset(self) -> None:
         """Reset the board; it boots main.py. It has no prompt after that."""
         self._was_reset = True
-        self._guard(lambda: self._serial.exec_raw_no_follow(_RESET))
+        self._guard(lambda: self._serial.exec_raw_no_follow(_LEAVE.format(how="reset")))
+
+    def bootloader(self) -> bool:
+        """Have the board leave MicroPython for its bootloader; False where it has no such call."""
+        if not self._value("import machine; print(hasattr(machine, 'bootloader'))"):
+            return False
+        self._was_reset = True
+        self._guard(lambda: self._serial.exec_raw_no_follow(_LEAVE.format(how="bootloader")))
+        return True
 
     def _run(self, code: str) -> str:
         return bytes(self._guard(lambda: self._serial.exec(code))).decode(errors="replace")

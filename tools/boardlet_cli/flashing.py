@@ -1,84 +1,151 @@
-"""What a user sees of `boardlet flash`: the plan, bars while it is carried out, and how to go on."""
+"""`boardlet flash`: from whatever is plugged in to a Board that is Ready.
+
+Look, check everything that could stop it later, show the plan, and only then change something: image, agent,
+configuration, object, reset. Every step finds out what is there already, so that a flash which was interrupted anywhere
+is finished by running the same command again.
+"""
 
 from __future__ import annotations
 
-import sys
-from typing import Final
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, Final
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from chips import ports
+from chips.image import ImageFile
 
-from boardlet_cli import flash
+from boardlet_cli import firmware, flash
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.device import Device
-from boardlet_cli.flash import FlashFailed, Order, Plan
+from boardlet_cli.firmware import Seen
+from boardlet_cli.identity import Identity, identify, register
+from boardlet_cli.order import NeverReady, Order
+from boardlet_cli.report import Report
 
 NO_WORD: Final = ("Asking", "NeverSeen", "Gone", "Silent")  # reasons of a board that the bridge does not hear
 
 
-def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int) -> None:
-    """Flash one board; raises FlashFailed, DeviceError or KubectlFailed with the cause and the next step."""
-    console = Console(highlight=False, soft_wrap=True)
-    with Device(order.port) as device:
-        plan = flash.plan(order, device, cluster)
-        _show(console, order, plan)
+def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Report) -> None:
+    """Flash one board; raises FlashFailed, ChipError, DeviceError or KubectlFailed with the cause and the next step."""
+    with ExitStack() as stack:
+        port = ports.choose(order.port)
+        device = firmware.prompt(stack, port)
+        seen = firmware.look(port, device)
+        held = flash.configuration(device) if device else {}
+        identity = identify(order, held, cluster)
+        needs_image = seen.info is None or bool(order.image) or order.erase
+        if needs_image and seen.kind is None and device is not None and not dry_run:
+            seen, device = firmware.enter_bootloader(seen, device, stack), None
+        image = firmware.choose(seen, order.image, order.erase, report)
+        plan = flash.plan(order, device, identity) if device and not needs_image else None
+        facts = _facts(order, cluster, seen, identity, image, plan)
+        report.plan(facts, _lines(order, cluster, seen, identity, image, plan))
         if dry_run:
-            console.print("dry run: nothing was changed")
+            report.done(facts, "dry run: nothing was changed")
             return
-        _write(console, plan, device)
-        created = flash.register(order, plan.board_id, cluster)
-        console.print(f"Board {order.name}: {'created' if created else 'is there already'}")
-        device.reset()
-    console.print(f"reset; waiting up to {wait_s} s until the Board is Ready")
+        if image is not None:
+            if device is not None:
+                seen = firmware.enter_bootloader(seen, device, stack)
+            device = firmware.install(seen, image, order.erase, stack, report)
+            plan = flash.plan(order, device, identity)
+        assert device is not None
+        assert plan is not None
+        _finish(order, plan, device, cluster, report)
+    _wait(order, plan.board_id, device.port, cluster, wait_s, report)
+    where = f" -n {cluster.namespace}" if cluster.namespace else ""
+    report.done({**facts, "port": device.port}, f"Ready. Go on with: kubectl{where} edit board {order.name}")
+
+
+def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, report: Report) -> None:
+    total = sum(map(len, plan.write.values()))
+    if plan.write:
+        report.step(f"writing {len(plan.write)} files of the agent")
+    done: dict[str, int] = {}
+
+    def told(path: str, written: int) -> None:
+        done[path] = written
+        report.progress(sum(done.values()) / total)
+
+    flash.write(plan, device, told)
+    if plan.write:
+        report.step(f"wrote {total} bytes, each file checked by its SHA-256")
+    created = register(order, plan.board_id, cluster)
+    report.step(f"Board {order.name}: {'created' if created else 'is there already'}")
+    device.reset()
+
+
+def _wait(order: Order, board_id: str, port: str, cluster: Cluster, wait_s: int, report: Report) -> None:
+    report.step(f"reset; waiting up to {wait_s} s until the Board is Ready")
     try:
         cluster.run(
             "wait", "--for=condition=Ready", f"board/{order.name}", f"--timeout={wait_s}s", timeout_s=wait_s + 10
         )
     except KubectlFailed as error:
-        raise FlashFailed(f"the board is flashed, but its object is not Ready: {_why(order, plan, cluster)}") from error
-    where = f" -n {cluster.namespace}" if cluster.namespace else ""
-    console.print(f"Ready. Go on with: kubectl{where} edit board {order.name}")
+        why = _why(order, board_id, port, cluster)
+        raise NeverReady(f"the board is flashed, but its object is not Ready: {why}") from error
 
 
-def _show(console: Console, order: Order, plan: Plan) -> None:
-    info = plan.info
-    version = ".".join(map(str, info.version))
-    console.print(
-        f"{order.port}: {info.machine or info.platform}, MicroPython {version}, {info.free_bytes // 1024} KiB free"
-    )
-    size = sum(map(len, plan.write.values()))
-    object_ = f"Board {order.name} ({f'new, model {order.model}' if plan.creates else 'is there'})"
-    console.print(f"id {plan.board_id}, {object_}, broker {order.broker_host}:{order.broker_port}")
-    console.print(
-        f"{len(plan.write)} files to write ({size} bytes), {plan.kept} are right, {len(plan.remove)} to remove"
-    )
-
-
-def _why(order: Order, plan: Plan, cluster: Cluster) -> str:
+def _why(order: Order, board_id: str, port: str, cluster: Cluster) -> str:
     conditions = cluster.get("board", order.name).get("status", {}).get("conditions", [])
     ready = next((c for c in conditions if c["type"] == "Ready"), {"reason": "Pending", "message": "no bridge sees it"})
     told = f"{ready['reason']}: {ready['message']}"
     if ready["reason"] in NO_WORD:
         told += (
-            f"\ndoes the broker know the user {plan.board_id} (boardlet password {plan.board_id} --root-key …), "
-            f"and is the board on its network? Its console tells: mpremote connect {order.port}"
+            f"\ndoes the broker know the user {board_id} (boardlet password {board_id} --root-key …), "
+            f"and is the board on its network? Its console tells: mpremote connect {port}"
         )
     return told
 
 
-def _write(console: Console, plan: Plan, device: Device) -> None:
-    if not plan.write:
-        flash.write(plan, device, lambda path, written: None)
-        return
-    total = sum(map(len, plan.write.values()))
-    done: dict[str, int] = {}
-    columns = (TextColumn("writing"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, disable=not sys.stdout.isatty(), transient=True) as bars:
-        task = bars.add_task("write", total=total)
+def _facts(
+    order: Order, cluster: Cluster, seen: Seen, identity: Identity, image: ImageFile | None, plan: flash.Plan | None
+) -> Mapping[str, Any]:
+    kind = seen.kind
+    return {
+        "port": seen.port.path,
+        "chip": kind.chip if kind else None,
+        "kind": kind.key if kind else None,
+        "micropython": list(seen.info.version) if seen.info else None,
+        "board": order.name,
+        "boardID": identity.board_id,
+        "creates": identity.creates,
+        "model": order.model,
+        "namespace": cluster.namespace,
+        "context": cluster.context,
+        "broker": f"{order.broker_host}:{order.broker_port}",
+        "wifi": order.wifi[0] if order.wifi else None,
+        "erase": order.erase,
+        "image": image and {"name": image.name, "sha256": image.sha256, "bytes": len(image.content)},
+        "offset": kind.offset if image and kind else None,
+        "files": plan and {"write": sorted(plan.write), "kept": plan.kept, "remove": list(plan.remove)},
+        "frozenAgent": plan.frozen if plan else None,
+    }
 
-        def told(path: str, written: int) -> None:
-            done[path] = written
-            bars.update(task, completed=sum(done.values()))
 
-        flash.write(plan, device, told)
-    console.print(f"wrote {total} bytes, each file checked by its SHA-256")
+def _lines(
+    order: Order, cluster: Cluster, seen: Seen, identity: Identity, image: ImageFile | None, plan: flash.Plan | None
+) -> list[str]:
+    lines = [f"{seen.port.path}: {seen.words}"]
+    if image is not None and seen.kind is not None:
+        version = f", MicroPython {'.'.join(map(str, image.version))}" if image.version else ""
+        where = f" at {seen.kind.offset:#x}" if seen.kind.method == "esptool" else ""
+        lines.append(f"image {image.name}{version}, {len(image.content)} bytes{where}")
+        lines.append(f"      sha256 {image.sha256}")
+    elif order.image or order.erase or seen.info is None:
+        lines.append("image: chosen once the chip itself has been asked")
+    if order.erase:
+        lines.append("ERASES the whole flash before")
+    if plan is None:
+        lines.append("the agent's files, after that")
+    elif plan.frozen:
+        lines.append(f"the agent {plan.frozen} is frozen into its image; {len(plan.remove)} files of it to remove")
+    else:
+        size = sum(map(len, plan.write.values()))
+        lines.append(
+            f"{len(plan.write)} files to write ({size} bytes), {plan.kept} are right, {len(plan.remove)} to remove"
+        )
+    object_ = f"Board {order.name} ({f'new, model {order.model}' if identity.creates else 'is there'})"
+    where = f" in {cluster.namespace}" if cluster.namespace else ""
+    wifi = f"Wi-Fi {order.wifi[0]}, " if order.wifi else ""
+    lines.append(f"id {identity.board_id}, {object_}{where}, {wifi}broker {order.broker_host}:{order.broker_port}")
+    return lines

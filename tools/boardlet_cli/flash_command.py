@@ -1,0 +1,122 @@
+"""The options of `boardlet flash`, and what they mean together with a site file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from boardlet_cli import sitefile
+from boardlet_cli.cluster import Cluster, of_user
+from boardlet_cli.flashing import run
+from boardlet_cli.options import AsJson, Context, Namespace, PortArgument, RootKey, SiteOption
+from boardlet_cli.order import Order
+from boardlet_cli.report import for_user
+from boardlet_cli.sitefile import SiteError, SiteFile
+
+SHORT: Final = "Make a Board of a microcontroller: image, agent, identity, object."
+EXAMPLES: Final = (
+    "Examples:\n\n\b\n"
+    "  boardlet flash /dev/ttyUSB0 --name greenhouse-7 --dry-run\n"
+    "  boardlet flash --name greenhouse-8 --image ESP32_GENERIC-20260401-v1.29.0.bin\n"
+    "  boardlet flash /dev/ttyACM0 --name greenhouse-9 --broker 10.0.0.5 --root-key root.key \\\n"
+    "      --wifi north --wifi-password-file wifi.txt\n\n"
+    "Exit codes: 0 Ready (or the dry run is done), 1 a step failed, 2 wrong usage, 3 this machine lacks something, "
+    "4 no board or several, 5 no image or one that does not fit, 6 the image could not be written, 7 flashed but not "
+    "Ready, 130 interrupted. Whatever it was: run the same command again, it goes on from what is done."
+)
+
+NEEDED: Final = "is needed where there is no site file (`boardlet site init` writes one)"
+
+
+def flash(
+    port: PortArgument = None,
+    name: Annotated[str, typer.Option(help="Name of the Board object; created if it is not there.")] = "",
+    broker: Annotated[
+        str | None,
+        typer.Option(help="The broker as boards reach it, HOST or HOST:PORT; default: the site file's."),
+    ] = None,
+    root_key: RootKey = None,
+    site: SiteOption = None,
+    model: Annotated[
+        str | None, typer.Option(help="BoardModel of a new Board object; default: the site file's, else greenhouse.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    board_id: Annotated[
+        str | None, typer.Option(help="The board's id; default: the one it has, else a new one.")
+    ] = None,
+    wifi: Annotated[
+        str | None, typer.Option(help="Name of the Wi-Fi network; default: the site file's, else the one it has.")
+    ] = None,
+    wifi_password_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the Wi-Fi password; an open network has none.", exists=True, dir_okay=False),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this image of MicroPython on the chip, whatever runs there: a file, or a name of "
+            "`boardlet images list`. Default: the pinned one, and only if the chip has no MicroPython that will do."
+        ),
+    ] = None,
+    erase: Annotated[bool, typer.Option("--erase", help="Erase the whole chip before, files and all.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
+    wait_s: Annotated[int, typer.Option(help="Seconds to wait until the Board is Ready.", min=1)] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Take a chip, blank or not, to a Board that is Ready: MicroPython, agent, identity, Board object."""
+    if not name:
+        raise typer.BadParameter("is needed", param_hint="--name")
+    if wifi_password_file and not wifi:
+        raise typer.BadParameter("is of no use without --wifi", param_hint="--wifi-password-file")
+    settings = sitefile.find(site)
+    cluster = of_site(settings, context, namespace)
+    order = Order(
+        port,
+        name,
+        model or (settings.model if settings else "greenhouse"),
+        *_broker(broker, settings),
+        root_key=_root_key(root_key, settings, cluster),
+        board_id=board_id,
+        wifi=_wifi(wifi, wifi_password_file, settings, cluster),
+        image=image,
+        erase=erase,
+    )
+    with for_user(as_json) as report:
+        run(order, cluster, dry_run, wait_s, report)
+
+
+def of_site(settings: SiteFile | None, context: str | None, namespace: str | None) -> Cluster:
+    """The user's cluster, by option, site file or kubeconfig, not asked yet; raises `Missing`."""
+    if settings is not None:
+        context, namespace = context or settings.context, namespace or settings.namespace
+    return of_user(context, namespace)
+
+
+def _broker(chosen: str | None, settings: SiteFile | None) -> tuple[str, int]:
+    if chosen is None and settings is None:
+        raise typer.BadParameter(NEEDED, param_hint="--broker")
+    try:
+        return sitefile.address(chosen if chosen is not None else settings.broker if settings else "", "--broker")
+    except SiteError as error:
+        raise typer.BadParameter(str(error), param_hint="--broker") from error
+
+
+def _root_key(chosen: Path | None, settings: SiteFile | None, cluster: Cluster) -> bytes:
+    if chosen is not None:
+        return sitefile.key_of(chosen)
+    if settings is None:
+        raise typer.BadParameter(NEEDED, param_hint="--root-key")
+    return settings.root_key(cluster)
+
+
+def _wifi(
+    chosen: str | None, password_file: Path | None, settings: SiteFile | None, cluster: Cluster
+) -> tuple[str, str] | None:
+    if chosen is not None:
+        return chosen, sitefile.text_of(password_file) if password_file else ""
+    if settings is not None and settings.wifi:
+        return settings.wifi, settings.wifi_password(cluster)
+    return None

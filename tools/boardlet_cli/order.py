@@ -1,0 +1,38 @@
+"""What a user asks of `boardlet flash`, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class FlashFailed(Exception):
+    """The board could not be flashed; the message says the cause and the next step, `code` is to be the exit code."""
+
+    code = 1
+
+
+class NeverReady(FlashFailed):
+    """The board is flashed, and its object has not become Ready."""
+
+    code = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a user asks for."""
+
+    port: str | None
+    """None for the only board that is plugged in."""
+    name: str
+    model: str
+    broker_host: str
+    broker_port: int
+    root_key: bytes = field(repr=False)
+    board_id: str | None = None
+    key_number: int = 1
+    wifi: tuple[str, str] | None = field(default=None, repr=False)
+    image: str | None = None
+    """A file, or the name of one that is pinned: put it on the chip whatever runs there."""
+    erase: bool = False
+    extra: Mapping[str, object] | None = None
