@@ -199,19 +199,19 @@ def test_a_property_goes_and_its_pin_is_free(one: Greenhouse) -> None:
 
 def test_a_model_that_no_board_could_run(one: Greenhouse, pins: socket.socket) -> None:
     """A bad model is told on itself and its Boards, with the element; the board goes on, and a good one heals all."""
-    limits = {"name": "limits", "index": 5, "type": "Record", "access": "ReadWrite", "default": {"max": 40}}
-    limits["fields"] = [{"name": "max", "type": "Number", "maximum": 35}]
-    apply(one, [*MODEL, limits])
+    bounds = {"name": "bounds", "index": 5, "type": "Record", "access": "ReadWrite"}
+    bounds["fields"] = [{"name": "max", "type": "Number", "maximum": 35}]
+    apply(one, [*MODEL, {**bounds, "default": {"max": 40}}])
     refused = one.cluster.until("boardmodel", "m", lambda o: _accepted(o) == "False", WAIT_S)
     message = refused["status"]["conditions"][0]["message"]
-    assert message.endswith("property 'limits': its default limits.max: must be at most 35, is 40 (OutOfRange)")
+    assert message.endswith("property 'bounds': its default bounds.max: must be at most 35, is 40 (OutOfRange)")
     one.until("Synced", "False", "ModelInvalid")
     assert one.object["status"]["reported"]["led"] is True
     assert moved(pins) == []
-    apply(one, MODEL)
+    apply(one, [*MODEL, bounds])
     one.synced()
     with pytest.raises(KubectlFailed, match="must keep the name and type of every index"):
-        apply(one, changed("target", type="Integer"))
+        apply(one, [*changed("target", type="Integer"), bounds])
 
 
 def _accepted(model: dict[str, Any]) -> str:
