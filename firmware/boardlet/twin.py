@@ -62,7 +62,7 @@ class Twin:
 
     # Life
     def boot(self, now, tries):
-        # Run what is in flash: what is being tried, unless it has had its boots. Returns whether it is being tried.
+        # Run what is in flash: what is being tried, unless it has had its boots.
         good, trying = self._record("good"), self._record("next")
         self.refused = self._record("bad")
         self.refused and self._saw(self.refused[0])
@@ -78,7 +78,6 @@ class Twin:
             self._saw(good[1])
         if good and self._load(cbor.loads(good[4])[-1]):
             self._run(now, good)
-        return self.trying_since is not None
 
     def _record(self, name):
         raw = self.store.get(name)
@@ -119,8 +118,7 @@ class Twin:
         if self.applied and revision == self.applied[1]:
             if dig != self.applied[2]:
                 return self.refuse(revision, dig, _CONFLICT)
-            if asked[:4] != self.applied:
-                self._keep(asked)
+            self.applied = asked[:4]  # perhaps of a new object or generation: no flash is worn for a name
             self.answer = True
         elif revision < self.highest:
             self.counters[3] += 1
@@ -128,10 +126,6 @@ class Twin:
             self.tell_refused = True
         else:
             self._take(now, asked, decoded)
-
-    def _keep(self, asked):
-        # The same desired, of a new object or generation: no flash is worn for a name.
-        self.applied = asked[:4]
 
     def _take(self, now, asked, decoded):
         dig = decoded[-1]

@@ -9,9 +9,7 @@ UP_TAG = 8
 
 
 def hmac(key, *parts):
-    # The key is at most 64 bytes here, so RFC 2104's step of hashing a longer one never arises for keys of ours.
-    if len(key) > 64:
-        key = sha256(key).digest()
+    # A key of at most 64 bytes: RFC 2104's step of hashing a longer one is not needed for those of boards.
     key = key + bytes(64 - len(key))
     inner = sha256(bytes(b ^ 0x36 for b in key))
     for part in parts:
@@ -19,11 +17,6 @@ def hmac(key, *parts):
     outer = sha256(bytes(b ^ 0x5C for b in key))
     outer.update(inner.digest())
     return outer.digest()
-
-
-def board_key(root, board_id, number):
-    n = bytes((number >> 24 & 255, number >> 16 & 255, number >> 8 & 255, number & 255))
-    return hmac(root, b"boardlet/1\x00", board_id.encode(), b"\x00", n)
 
 
 def half_key(key, direction):

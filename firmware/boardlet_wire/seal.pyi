@@ -9,10 +9,7 @@ UP_TAG: Final = 8
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 def hmac(key: bytes, *parts: Buffer) -> bytes:
-    """HMAC-SHA256 of the parts in order, 32 bytes (RFC 2104)."""
-
-def board_key(root: bytes, board_id: str, number: int) -> bytes:
-    """A board's key, 32 bytes, from the site's root key (PROTOCOL.md section 4)."""
+    """HMAC-SHA256 of the parts in order, 32 bytes (RFC 2104); the key is at most 64 bytes."""
 
 def half_key(key: bytes, direction: bytes) -> bytes:
     """The key of one direction, 32 bytes."""

@@ -29,6 +29,7 @@ from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import snapshot
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
 
 BOARD_ID = "k7m2q9xa"
@@ -61,7 +62,7 @@ def model(spec: dict[str, Any] | None = None) -> Model:
 class BoardSide:
     """A board's bytes: sealed with its key, counted in its epoch; it applies whatever it is told to have applied."""
 
-    key: bytes = field(default_factory=lambda: seal.board_key(ROOT, BOARD_ID, 1))
+    key: bytes = field(default_factory=lambda: board_key(ROOT, BOARD_ID, 1))
     epoch: bytes = b"epoch--1"
     sequence: int = 0
     applied: list[Any] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ LETTERS = st.sampled_from("sdrcwfatli")
 @given(st.binary(min_size=32, max_size=32), IDS, st.integers(0, 2**32 - 1))
 def test_keys_are_those_of_the_wire(root: bytes, board_id: str, number: int) -> None:
     """Every key and password that the bridge derives is the one that seal.py derives for the board."""
-    ring, key = KeyRing(root, b"salt"), seal.board_key(root, board_id, number)
+    ring, key = KeyRing(root, b"salt"), board_key(root, board_id, number)
     keys = ring.board(board_id, number)
     assert (keys.down, keys.up) == (seal.half_key(key, seal.DOWN), seal.half_key(key, seal.UP))
     assert ring.broker_password(board_id, number) == seal.half_key(key, seal.PASSWORD).hex()[:32]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import paho.mqtt.client as paho
 from boardlet_cli.site import Site
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
 from controlplane import ControlPlane
 from greenhouse import DOOR, LED, LIGHT, Greenhouse, create, greenhouse
@@ -32,7 +33,7 @@ def stranger(site: Site, user: str, password: str) -> Iterator[paho.Client]:
 
 def site_password(site: Site, board_id: str) -> str:
     """What the board shows the broker."""
-    return seal.half_key(seal.board_key(site.root, board_id, 1), seal.PASSWORD).hex()[:32]
+    return seal.half_key(board_key(site.root, board_id, 1), seal.PASSWORD).hex()[:32]
 
 
 def test_edit_reaches_the_pin_and_comes_back(one: Greenhouse) -> None:

@@ -11,6 +11,7 @@ import paho.mqtt.client as paho
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.model import Model, compile_model
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
 from broker import Broker
 from broker.access import BRIDGE
@@ -60,7 +61,7 @@ MODEL = compile_model(
 
 def config(broker: Broker, **more: object) -> dict[str, object]:
     """What `boardlet flash` writes on the board."""
-    key = seal.board_key(ROOT, BOARD_ID, 1)
+    key = board_key(ROOT, BOARD_ID, 1)
     return {
         "id": BOARD_ID,
         "key": key.hex(),
@@ -76,7 +77,7 @@ def config(broker: Broker, **more: object) -> dict[str, object]:
 def admit(broker: Broker) -> None:
     """Give the broker the credentials of bridge and board."""
     broker.users[BRIDGE] = "secret"
-    broker.users[BOARD_ID] = seal.half_key(seal.board_key(ROOT, BOARD_ID, 1), seal.PASSWORD).hex()[:32]
+    broker.users[BOARD_ID] = seal.half_key(board_key(ROOT, BOARD_ID, 1), seal.PASSWORD).hex()[:32]
 
 
 class Peer:

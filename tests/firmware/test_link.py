@@ -15,7 +15,7 @@ import pytest
 from boardimage import simple
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_cli.cluster import ROOT as PROJECT
-from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
 from bridge_side import BOARD_ID, MODEL, ROOT, UID
 from provision.process import free_port
@@ -81,7 +81,7 @@ def play(tmp_path: Path) -> Iterator[Callable[..., tuple[BadBroker, VirtualBoard
 
 
 def _key() -> str:
-    return seal.board_key(ROOT, BOARD_ID, 1).hex()
+    return board_key(ROOT, BOARD_ID, 1).hex()
 
 
 def packet(connection: socket.socket) -> tuple[int, bytes]:

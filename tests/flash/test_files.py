@@ -18,6 +18,7 @@ from boardlet_cli.flash import Plan
 from boardlet_cli.identity import ID_FORM, identify
 from boardlet_cli.order import FlashFailed, Order
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from provision.missing import Missing
 from provision.process import free_port
 from virtualboard.pty import PtyBoard
@@ -89,7 +90,7 @@ def test_a_flashed_board_boots_and_calls_its_broker(board: PtyBoard, order: Orde
     with listener.accept()[0] as connection:
         connection.settimeout(10)
         said = connection.recv(1024)
-    key = seal.board_key(order.root_key, BOARD_ID, 1)
+    key = board_key(order.root_key, BOARD_ID, 1)
     assert said[0] == 0x10, "an MQTT CONNECT"
     assert BOARD_ID.encode() in said
     assert seal.half_key(key, seal.PASSWORD).hex()[:32].encode() in said
@@ -106,7 +107,7 @@ def test_what_is_written(board: PtyBoard, order: Order) -> None:
     root = order.root_key
     assert json.loads(found["config.json"]) == {
         "id": BOARD_ID,
-        "key": seal.board_key(root, BOARD_ID, 1).hex(),
+        "key": board_key(root, BOARD_ID, 1).hex(),
         "key_number": 1,
         "host": "127.0.0.1",
         "port": order.broker_port,

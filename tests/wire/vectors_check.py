@@ -4,7 +4,7 @@ import json
 import sys
 from binascii import hexlify, unhexlify
 
-from boardlet_wire import cbor, seal, topic
+from boardlet_wire import cbor, keys, seal, topic
 
 
 def item(obj):
@@ -59,7 +59,7 @@ def run(path):
         count += 1
     root = unhexlify(v["root"])
     for row in v["keys"]:
-        key = seal.board_key(root, row["id"], row["number"])
+        key = keys.board_key(root, row["id"], row["number"])
         check("key", hexlify(key).decode() == row["key"], bad)
         for half in ("d", "u"):
             check("half key", hexlify(seal.half_key(key, half.encode())).decode() == row[half], bad)
@@ -113,7 +113,7 @@ def check_message(v, root, row, bad):
         check("digest of " + row["name"], hexlify(seal.digest(body)).decode() == row["digest"], bad)
         return
     down = row["letter"] in "dcf"
-    half = seal.half_key(seal.board_key(root, v["board"], 1), seal.DOWN if down else seal.UP)
+    half = seal.half_key(keys.board_key(root, v["board"], 1), seal.DOWN if down else seal.UP)
     size = seal.DOWN_TAG if down else seal.UP_TAG
     context = unhexlify(v["epoch"]) if row["letter"] in "rwfatli" else b""
     name = topic.topic(v["board"], row["letter"])

@@ -17,6 +17,7 @@ from typing import Any, Final
 from boardimage import Image, image
 from boardimage.agent import FIRMWARE, MAIN
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 
 from boardlet_cli.device import PARTIAL, Device, Info
 from boardlet_cli.identity import Identity, checked_id
@@ -63,7 +64,7 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
     wifi = list(order.wifi) if order.wifi else identity.existing.get("wifi")
     config = {
         "id": identity.board_id,
-        "key": seal.board_key(order.root_key, identity.board_id, order.key_number).hex(),
+        "key": board_key(order.root_key, identity.board_id, order.key_number).hex(),
         "key_number": order.key_number,
         "host": order.broker_host,
         "port": order.broker_port,
@@ -93,7 +94,7 @@ def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> N
 def broker_password(root_key: bytes, board_id: str, key_number: int) -> str:
     """What a board with this id shows the broker: 32 hex digits (PROTOCOL.md section 4). Raises FlashFailed."""
     checked_id("the command line", board_id)
-    key = seal.board_key(root_key, board_id, key_number)
+    key = board_key(root_key, board_id, key_number)
     return seal.half_key(key, seal.PASSWORD).hex()[:32]
 
 

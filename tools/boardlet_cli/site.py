@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from broker import Broker, Programs
 from broker.access import BRIDGE, replace
 from virtualboard import VirtualBoard
@@ -64,7 +65,7 @@ class Site:
         program: Path | None = None,
     ) -> VirtualBoard:
         """A board with this id, known to the broker, not powered yet."""
-        key = seal.board_key(self.root, board_id, KEY_NUMBER)
+        key = board_key(self.root, board_id, KEY_NUMBER)
         self.broker.add_user(board_id, seal.half_key(key, seal.PASSWORD).hex()[:32])
         full = {
             "id": board_id,
