@@ -620,6 +620,16 @@ class TestPowerCut:
         assert world.status["reported"]["target"] == 19
         assert world.condition("Ready") == ("True", "Synced")
 
+    def test_a_throttled_edit_that_is_taken_back(self) -> None:
+        """A spec that goes back to what the board runs, while another one waited for the flash, is Synced again."""
+        world = ready(limits=Limits(mint_burst=1, mint_interval_s=60))
+        world.edit(target=30)
+        assert world.board.mint_delayed_until
+        world.edit(target=20)
+        world.ack()
+        world.wait(2)
+        assert world.condition("Ready") == ("True", "Synced")
+
 
 class TestStatus:
     """Rule 6."""

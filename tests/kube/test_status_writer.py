@@ -172,6 +172,28 @@ def test_drain_writes_what_waits() -> None:
     asyncio.run(run())
 
 
+def test_drain_finishes_what_is_being_written() -> None:
+    """A write that is under way when the bridge stops, even one that has not begun, is finished and not repeated."""
+
+    async def run() -> None:
+        server = Server()
+        server.slow = 0.1
+        async with World(server, interval_s=60.0) as world:
+            world.mark("under way", urgent=True)
+            await asyncio.sleep(0.01)
+            world.mark("not begun", urgent=True, key=("boards", "default", "g2"))
+            world.writer._dispatch(asyncio.get_running_loop().time())
+            world.task.cancel()
+            await asyncio.gather(world.task, return_exceptions=True)
+            started = asyncio.get_running_loop().time()
+            await world.writer.drain(5)
+            assert asyncio.get_running_loop().time() - started < 2
+            assert [value for _, value in server.written] == ["under way", "not begun"]
+            assert not world.writer.pending
+
+    asyncio.run(run())
+
+
 def test_no_api_server_is_unavailable() -> None:
     """A connection that is refused is told as Unavailable, with the address."""
 

@@ -146,6 +146,7 @@ def _mint(board: Board, model: Model, now: float) -> list[Effect]:
     if board.exhausted:
         return []
     if board.desired is not None and board.desired.identity == identity and board.desired.model is model:
+        board.mint_delayed_until = 0.0  # the spec went back while another one waited
         return []
     kept = board.desired is not None and board.desired.identity.revision == identity.revision
     known = kept or identity.same(board.recorded) or identity.same(board.mailbox_identity)

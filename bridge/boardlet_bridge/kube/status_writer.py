@@ -99,19 +99,15 @@ class StatusWriter:
         return len(self._queued) + len(self._delayed) + len(self._flying)
 
     async def run(self) -> None:
-        """Write for as long as it runs."""
+        """Write for as long as it runs; what is being written then is left to `drain`."""
         loop = asyncio.get_running_loop()
         self._tokens_at = loop.time()
-        try:
-            while True:
-                self._changed.clear()
-                wake_at = self._dispatch(loop.time())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(wake_at):
-                        await self._changed.wait()
-        finally:
-            for task in self._flying.values():
-                task.cancel()
+        while True:
+            self._changed.clear()
+            wake_at = self._dispatch(loop.time())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(wake_at):
+                    await self._changed.wait()
 
     async def drain(self, within_s: float) -> None:
         """Write what waits, also what may wait longer; returns when all is written or the time is over."""
@@ -127,6 +123,8 @@ class StatusWriter:
                 await asyncio.wait(self._flying.values(), timeout=until - loop.time(), return_when="FIRST_COMPLETED")
             else:
                 await asyncio.sleep(min(0.05, until - loop.time()))  # the budget or a pause of the server holds it
+        for task in self._flying.values():
+            task.cancel()
 
     def _dispatch(self, now: float) -> float | None:
         # Starts what may be started; returns when to look again, None for only after a change.
@@ -166,14 +164,13 @@ class StatusWriter:
         self._last[key] = now
         if len(self._last) > 2 * self._burst:
             self._last = {k: at for k, at in self._last.items() if now - at < self._interval_s}
-        self._flying[key] = asyncio.create_task(self._write(key, body), name=f"status {key}")
+        task = self._flying[key] = asyncio.create_task(self._outcome(key, body), name=f"status {key}")
+        # Not in the task itself, which never begins if it is cancelled at once.
+        task.add_done_callback(lambda _: self._landed(key))
 
-    async def _write(self, key: Key, body: dict[str, Any]) -> None:
-        try:
-            await self._outcome(key, body)
-        finally:
-            del self._flying[key]
-            self._changed.set()
+    def _landed(self, key: Key) -> None:
+        del self._flying[key]
+        self._changed.set()
 
     async def _outcome(self, key: Key, body: dict[str, Any]) -> None:
         try:

@@ -65,6 +65,7 @@ class MqttSession:
         self._inflight: set[int] = set()
         self._queue: dict[str, tuple[bytes, bool]] = {}
         self._up = False
+        self._told = False
         self._dropped: int | None = None
 
     @property
@@ -82,7 +83,8 @@ class MqttSession:
                 reason, was_up = str(ended), self._up
                 if was_up:
                     pause = FIRST_PAUSE_S
-                if was_up or reason != said:
+                # What a connection that never came up has handed on must be forgotten too.
+                if was_up or self._told or reason != said:
                     said = reason
                     self._handler.on_down(reason)
             finally:
@@ -139,6 +141,7 @@ class MqttSession:
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
         parts = _TOPIC.fullmatch(topic)
         if parts and parts[1] == bucket(parts[2]):
+            self._told = True
             self._handler.on_message(parts[2], parts[3], topic, payload, retained)
         elif topic == self._barrier_topic:
             if self._barrier is not None and not self._barrier.done():
@@ -167,7 +170,7 @@ class MqttSession:
             self._dropped = dropped
 
     def _forget(self) -> None:
-        self._up = False
+        self._up = self._told = False
         self._inflight.clear()
         self._queue.clear()
         transport, self._transport = self._transport, None
