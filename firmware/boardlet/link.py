@@ -246,7 +246,7 @@ class Link(MQTTClient):
             self._publish(now, kind, size)
         elif op in (0x40, 0x90):
             self.inflight.pop(rx[0] << 8 | rx[1], None)
-            if op == 0x90 and max(rx[2:size]) > 2:
+            if op == 0x90 and b"\x80" in rx[2:size]:
                 raise OSError("subscription refused")
 
     def _publish(self, now, kind, size):

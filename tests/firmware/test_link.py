@@ -242,3 +242,21 @@ def test_ids_wrap(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout == "ok\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_no_short_packet_makes_a_board_crash(play: Callable[..., tuple[BadBroker, VirtualBoard]], size: int) -> None:
+    """A broker that sends each kind of packet with too few bytes costs connections, never a boot: four failed ones in a
+    row would be safe mode, which a stolen broker must not be able to bring about."""
+
+    def script(connection: socket.socket, number: int) -> None:
+        greet(connection)
+        kind = number % 16 << 4 | 2  # each type once, as QoS 1 where it is a publish
+        connection.sendall(bytes((kind, size)) + bytes(range(size)))
+        connection.sendall(publish("c", b"?"))
+        while packet(connection)[0] & 0xF0 != 0x40:
+            pass  # until it acknowledges, or has ended the connection
+
+    broker, board = play(script)
+    broker.until(16, 100)
+    assert "agent.py" not in board.log.read_text(), "a traceback"

@@ -73,7 +73,9 @@ class VirtualBoard:
 
     def configure(self, config: Mapping[str, object]) -> None:
         """Write the board's config.json, as `boardlet flash` does; read at the next boot."""
-        (self.flash / "config.json").write_text(json.dumps({"grace_s": 0, **config}))
+        path = self.flash / "config.json"
+        path.touch(mode=0o600)  # it holds the board's key
+        path.write_text(json.dumps({"grace_s": 0, **config}))
 
     def start(self) -> None:
         """Power on."""
