@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,8 +30,7 @@ class Admin:
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         described = from_file(kubeconfig)
-        with TemporaryDirectory() as folder:
-            self._context = described.ssl_context(Path(folder))
+        self._context = described.ssl_context()
         self._address = urlsplit(described.server)
         self._path = f"{GROUP}/namespaces/{namespace}"
         self._connection: HTTPSConnection | None = None
@@ -46,6 +44,10 @@ class Admin:
         """Merge-patch a Board and return it."""
         return self._send("PATCH", f"/boards/{name}", body, "application/merge-patch+json")
 
+    def patch_model(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge-patch a BoardModel and return it."""
+        return self._send("PATCH", f"/boardmodels/{name}", body, "application/merge-patch+json")
+
     def delete(self, name: str) -> None:
         """Ask for the deletion of a Board."""
         self._send("DELETE", f"/boards/{name}")
@@ -58,7 +60,7 @@ class Admin:
         """The Boards as they are and change, until the API server ends it."""
         connection = self._open(timeout_s=30.0)
         try:
-            connection.request("GET", f"{self._path}/boards?watch=true&timeoutSeconds=20")
+            connection.request("GET", f"{self._path}/boards?watch=true&timeoutSeconds=2")
             for line in connection.getresponse():
                 yield json.loads(line)["object"]
         except (OSError, HTTPException, ValueError) as error:

@@ -229,7 +229,7 @@ def compare(member: Member, obj: dict[str, Any] | None, mail: Mail | None) -> li
         have = {"board": member.has(name), "status": reported.get(name)}
         if name in WRITABLE:
             have |= {"spec": asked.get(name), "mailbox": mail.values.get(prop["index"])}
-        if len({_same(value) for value in have.values()}) != 1:
+        if len({same(value) for value in have.values()}) != 1:
             found.append(f"{name}: " + ", ".join(f"{where} has {value!r}" for where, value in have.items()))
     if (desired.get("revision"), desired.get("digest")) != (mail.revision, mail.digest):
         found.append(f"status.desired is {desired}, the mailbox has {mail.revision}, {mail.digest}")
@@ -241,8 +241,8 @@ def compare(member: Member, obj: dict[str, Any] | None, mail: Mail | None) -> li
     return found
 
 
-def _same(value: object) -> object:
-    # Numbers travel in single precision.
+def same(value: object) -> object:
+    """The value as it can be compared: numbers travel in single precision."""
     return value if value is None or isinstance(value, bool | str) else round(float(value), 3)  # type: ignore[arg-type]
 
 
@@ -256,11 +256,11 @@ class Life:
         self._members = among or fleet.members
         self._stop = threading.Event()
         self._failed: list[BaseException] = []
-        self._threads = [
-            self._thread(self._edit, 1 / edits_per_s),
-            self._thread(self._turn, 1 / sensors_per_s),
-            self._thread(self._witness, 0),
-        ]
+        self._threads = [self._thread(self._witness, 0)]
+        if sensors_per_s:
+            self._threads.append(self._thread(self._turn, 1 / sensors_per_s))
+        if edits_per_s:
+            self._threads.append(self._thread(self._edit, 1 / edits_per_s))
 
     def __enter__(self) -> Life:
         for thread in self._threads:
