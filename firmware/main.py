@@ -15,7 +15,8 @@ def grace_ms():
 
 
 def main():
-    time.sleep_ms(grace_ms())
+    if machine.reset_cause() != 4:  # a board that wakes from its sleep has a battery to spare; its crashes are resets
+        time.sleep_ms(grace_ms())
     boot = None
     try:
         from boardlet.health import Boot

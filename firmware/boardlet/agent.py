@@ -12,17 +12,20 @@ from micropython import const
 
 from boardlet import __version__, app, config
 from boardlet.health import SAFE_S
-from boardlet.link import DOWN, UP, Link
+from boardlet.link import Link
 from boardlet.net import Net
 from boardlet.ticks import add, diff
 from boardlet.twin import Twin
 
-LIMIT = const(1024)  # the longest payload that is received
+_LIMIT = const(1024)  # the longest payload that is received
 _WATCHDOG_MS = const(8000)
 _TURN_MS = const(4000)  # the watchdog is fed twice as often as it needs
 _MASK = const(0x3FFFFFFF)
 _BACK_OFF_MAX_S = const(60)
+_FAREWELL_S = const(5)
+_FLUSH_MS = const(100)  # the radio goes off with the chip: the last packet needs a moment
 _RADIO_FAILURES = const(5)
+_UP = const(2)  # of a link; 0 is down
 
 
 def ticks():
@@ -39,17 +42,18 @@ class Agent:
         self.cfg = cfg
         self.boot = boot
         self.prefix = topic(cfg["id"], "")
-        self.link = Link(cfg, self.prefix, LIMIT)
+        self.link = Link(cfg, self.prefix, _LIMIT)
         self.link.on_message = self.received
         self.net = Net(cfg)
         self.down = seal.half_key(cfg["key"], seal.DOWN)
         self.up = seal.half_key(cfg["key"], seal.UP)
-        self.twin = Twin(boot.store, LIMIT, driver, None if boot.safe else app, self.say)
+        self.twin = Twin(boot.store, _LIMIT, driver, None if boot.safe else app, self.say)
         self.twin.proven_ms = int(cfg.get("proven_s", 30) * 1000)
         self.stable_s = cfg.get("stable_s", 30)
+        self.awake_s = cfg.get("awake_s", 20)  # at most, if it sleeps between its turns, network or not
         self.uptime = 0
         self.epoch = b""
-        self.birth_due = False
+        self.birth_due = self.asleep = False
         self.now = self.second = self.next_try = ticks()
         if boot.safe:
             self.twin.health = 1
@@ -61,20 +65,20 @@ class Agent:
         if level <= self.twin.level:
             print(text)
 
-    def random(self, n):
-        return int.from_bytes(os.urandom(3), "big") % n
-
     def turn(self):
         # One turn of the loop; returns the milliseconds that it may wait.
         now = self.now = ticks()
         while diff(now, self.second) >= 1000:
             self.second = add(self.second, 1000)
             self.uptime += 1
-            self.aged()
+            if self.uptime == self.stable_s:
+                self.boot.stable()
+            if self.boot.safe and self.uptime >= SAFE_S:
+                machine.reset()
         link, twin = self.link, self.twin
         ms = _TURN_MS
         try:
-            if link.state == DOWN:
+            if not link.state:
                 if diff(now, self.next_try) >= 0 and self.net.ready(now):
                     self.connect(now)
             else:
@@ -86,20 +90,36 @@ class Agent:
             twin.tick(now)
             if twin.switch:
                 self.renew(now)
-            self.speak(now)
+            if not self.asleep:
+                self.speak(now)
+            if twin.sleep_ms:
+                self.rest(now)
         except OSError as e:
             self.lost(now, e)
-        if link.state == DOWN:
+        if not link.state:
             ms = min(ms, max(0, diff(self.next_try, now)) if self.net.ready(now) else 250)
         ms = min(ms, link.due(now), twin.due(now, link.free() and not self.birth_due))
         return ms
 
-    def aged(self):
-        # A second has passed.
-        if self.uptime == self.stable_s:
+    def rest(self, now):
+        # Sleeps when this turn is over: all is said and acknowledged, which also proves what is being tried; or the
+        # time that it may be awake.
+        link, twin = self.link, self.twin
+        if link.state == _UP and not link.inflight and twin.done(now):
+            twin.prove()
+        elif not self.asleep and self.uptime < self.awake_s:
+            return
+        if not self.asleep:
+            self.asleep = True
             self.boot.stable()
-        if self.boot.safe and self.uptime >= SAFE_S:
-            machine.reset()
+            self.boot.stable(3)
+            if link.state == _UP:
+                link.send(now, "s", self.seal("s", self.session(2), b""), True)
+        if link.inflight and self.uptime < self.awake_s + _FAREWELL_S:
+            return
+        link.quit(now)
+        time.sleep_ms(_FLUSH_MS)
+        machine.deepsleep(twin.sleep_ms)
 
     def connect(self, now):
         self.epoch = os.urandom(8)
@@ -116,14 +136,15 @@ class Agent:
         link.failures += 1
         if link.failures % _RADIO_FAILURES == 0:
             self.net.down()
-        wait = self.random(1000 * min(_BACK_OFF_MAX_S, 1 << min(link.failures, 6)))
+        most = 1000 * min(_BACK_OFF_MAX_S, 1 << min(link.failures, 6))
+        wait = int.from_bytes(os.urandom(3), "big") % most
         self.next_try = add(now, wait)
         self.say(1, "broker: %r, again in %d ms" % (e, wait))
 
     def renew(self, now):
         # A switch of the model, or of the sequence's range: one epoch ends in good order, another begins.
         self.twin.switch = False
-        if self.link.state == UP:
+        if self.link.state == _UP:
             self.link.send(now, "s", self.seal("s", self.session(0), b""), True)
         self.link.quit(now)
         self.next_try = now
@@ -140,7 +161,7 @@ class Agent:
                 getattr(impl, "_machine", "")[:64],
                 getattr(impl, "_mpy", 0),
                 "%d.%d.%d" % tuple(impl.version[:3]),
-                LIMIT,
+                _LIMIT,
                 twin.model or None,
                 app.digest,
                 twin.applied,
@@ -151,6 +172,8 @@ class Agent:
             for i, v in enumerate(more):
                 if v is not None:
                     body[4 + i] = v
+        elif state:
+            body[18] = self.twin.sleep_ms // 1000
         return cbor.dumps(body)
 
     def seal(self, letter, body, context):
@@ -158,7 +181,7 @@ class Agent:
 
     def speak(self, now):
         link = self.link
-        if self.birth_due and link.state == UP:
+        if self.birth_due and link.state == _UP:
             self.birth_due = False
             # In this order: the bridge answers a birth with a question, which must find the subscription there.
             link.listen(now, "dcf")

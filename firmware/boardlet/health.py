@@ -36,8 +36,11 @@ class Boot:
             self.store.drop("crash")
         elif rec[4] and rec[4] == rec[0]:
             self.cause = 6
-        rec[0] += 1
+        self.tries = 0
         self.safe = rec[1] >= _FAILED_BOOTS
+        if cause == 4:
+            return  # woken: it has counted its boot, and lasted until it slept
+        rec[0] += 1
         rec[1] = 0 if self.safe else rec[1] + 1
         raw = self.store.get("next")
         trying = cbor.loads(raw)[1] if raw else 0
@@ -52,10 +55,10 @@ class Boot:
         except OSError as e:
             print("boot is not counted: %r" % e)  # a worn flash must not keep the board from running
 
-    def stable(self):
-        # It has lasted: the next boots start from zero again.
-        if self.rec[1]:
-            self.rec[1] = 0
+    def stable(self, i=1):
+        # It has lasted: the next boots, or with 3 those while trying, start from zero again.
+        if self.rec[i]:
+            self.rec[i] = 0
             self._write()
 
     def crash(self):

@@ -54,6 +54,7 @@ class Twin:
         self.heartbeat_ms = 60000
         self.level = 1
         self.health = 0
+        self.sleep_ms = 0
         self.counters = [0, 0, 0, 0]
         self.strange = []  # indexes that desired names and the model does not have
         self.switch = False  # a new model: the agent begins a new epoch
@@ -94,6 +95,7 @@ class Twin:
         self.last_full = add(now, -_FULL_MS)
         self.sent_at = now
         self.answer = False
+        self.full_told = False
         self.tell_refused = False
         self.health_told = self.health
         for p in self.props.values():
@@ -193,6 +195,7 @@ class Twin:
         settings = state.get(-3) or {}
         self.heartbeat_ms = settings.get(0, 60) * 1000
         self.level = settings.get(1, 1)
+        self.sleep_ms = settings.get(2, 0) * 1000
         first = self.state is None
         self.applied = asked[:4]
         self.state = asked[4]
@@ -256,7 +259,7 @@ class Twin:
             if p.driver and diff(now, p.read_at) >= 0:
                 self._sample(now, p)
         if self.trying_since is not None and diff(now, self.trying_since) >= self.proven_ms:
-            self._prove()
+            self.prove()
         f = self.fetch
         if f and f[3] is not None and diff(now, f[3]) >= _WANT_MS:
             f[3] = None
@@ -281,13 +284,22 @@ class Twin:
         except Exception as e:
             self._broken(p, e)
 
-    def _prove(self):
+    def prove(self):
+        if self.trying_since is None:
+            return
         self.trying_since = None
         self.store.put("good", cbor.dumps(self.applied + [self.state]))
         keep = {"m" + self.model.hex(), "good", "next", "bad", "boot", "crash"}
         for name in self.store.names():
             if name not in keep:
                 self.store.drop(name)
+
+    def done(self, now):
+        # Whether all has been read and said, and nothing is under way.
+        for p in self.props.values():
+            if p.driver and p.value is None and not p.error:
+                return False
+        return self.full_told and not self.fetch and self.due(now, True) > 0
 
     def due(self, now, free):
         # Milliseconds until `tick` or `message` has something to do.
@@ -407,6 +419,7 @@ class Twin:
             body[-3] = errors
         self.full_at = self.nonce = None
         self.last_full = now
+        self.full_told = True
         self.answer = self.tell_refused = False
         self.health_told = self.health
         return body

@@ -476,6 +476,8 @@ class TestSleep:
         self.wake(world)
         assert world.condition("Ready") == ("True", "Synced")
         assert world.status["reported"]["target"] == 30
+        world.send(world.side.asleep())
+        assert world.condition("Connected") == ("True", "Asleep")
 
     def test_a_turn_without_news_costs_no_write(self) -> None:
         """A board that wakes, has nothing new and sleeps again is not written; a new value is, once."""
@@ -540,9 +542,10 @@ class TestSleep:
         world.wait(261)
         assert world.condition("Connected") == ("False", "Overdue")
         world.lose_broker()
+        world.notices.clear()
         world.connect_broker()
-        world.wait(0)
         assert world.condition("Connected") == ("False", "Overdue")
+        assert world.notices == []
 
     def test_it_woke_while_the_broker_could_not_be_reached(self) -> None:
         """Another epoch's `asleep` after a reconnect is a memory only: the turn was not heard."""
@@ -579,6 +582,15 @@ class TestSleep:
         world = self.asleep()
         world.send(world.side.gone(b"ancient!"))
         assert world.condition("Connected") == ("True", "Asleep")
+
+    def test_a_farewell_that_was_lost(self) -> None:
+        """The will of the very session that ended in sleep means only that the radio went off too soon."""
+        world = self.asleep()
+        world.send(world.side.gone())
+        assert world.condition("Connected") == ("True", "Asleep")
+        world.wait(1261)
+        world.send(world.side.gone())
+        assert world.condition("Connected") == ("False", "Overdue")
 
     def test_what_the_board_refuses_is_told_while_it_sleeps(self) -> None:
         """A sleeping board's errors stay what it said last."""

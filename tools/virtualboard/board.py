@@ -1,7 +1,8 @@
 """A board that is a process: the real firmware on MicroPython's unix port, its flash a folder, its pins files.
 
 A chip starts again after a reset; so a shell loop in the board's process group starts the interpreter again when it
-ended as a reset (code 42) or a watchdog (43) does, and says why, as a chip's register would. `kill` is a power cut.
+ended as a reset (code 42), a watchdog (43) or deep sleep (45, after its time) does, and says why, as a chip's register
+would. `kill` is a power cut.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ while :; do
   case $code in
     42) cause=2;;
     43) cause=3;;
+    45) cause=4; sleep "$(cat "$BOARDLET_PINS/sleep")";;
     *) exit $code;;
   esac
 done

@@ -164,8 +164,8 @@ def _passing(board: Board, decided: tuple[Condition, ...]) -> float:
     until = 0.0
     if any(c.type == "Synced" and c.reason in PASSING for c in decided):
         until = board.hold_until
-    if board.link is Link.ASKING or [c for c in decided if c.type != "Connected"] == [
-        c for c in board.shown if c.type != "Connected"
-    ]:
+    others = [c for c in decided if c.type != "Connected"]
+    answered = board.live and others == [c for c in board.shown if c.type != "Connected"]
+    if answered or board.link is Link.ASKING:
         until = max(until, board.awake_until)  # a sleeping board's turn: it answers, and sleeps again
     return until

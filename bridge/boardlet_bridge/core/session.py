@@ -135,7 +135,9 @@ def read_session(board: Board, payload: bytes, now: float) -> list[Effect]:
         return [Refused("stale_will", "a session of an older connection ended late")]
     if board.link is Link.VERSION:
         board.link = Link.GONE
-    if state == SessionState.ASLEEP:
+    ended_in_sleep = board.sleep is not None and board.sleep.epoch == epoch
+    if state == SessionState.ASLEEP or ended_in_sleep:
+        # A will may follow the sleep: the radio went off before the broker had heard the end of the connection.
         return _asleep(board, fields, epoch, now)
     if not board.epoch and board.link is Link.ASKING:
         # Asked already: the answer, or the deadline, says more than a will of an unknown connection.
@@ -155,7 +157,7 @@ def _asleep(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effe
             board.birth = None  # of an earlier session
     # Else it is the same word again, as after a reconnect of the broker's: its time runs on.
     board.epoch, board.nonce = epoch, b""
-    board.link, board.link_detail = Link.ASLEEP, ""
+    board.link, board.link_detail = Link.ASLEEP if now < board.sleep.until else Link.OVERDUE, ""
     board.deadline = board.sleep.until
     return arm(board, now)
 

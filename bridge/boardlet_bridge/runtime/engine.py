@@ -188,7 +188,8 @@ class Engine:
             self._step(entry, self.models.seen(entry.model_ref))
         if decisive(obj) != decisive(before):
             self._step(entry, ObjectSeen(obj))
-        if obj.get("status") != before.get("status") or before["metadata"].get("resourceVersion") == REWOUND:
+        foreign = obj.get("status") != before.get("status") and bare(obj) != entry.sent
+        if foreign or before["metadata"].get("resourceVersion") == REWOUND:
             # Somebody else wrote the status; the writer's next snapshot puts it right, and is dropped if it is.
             self.outlet.mark((BOARDS, *entry.name), False)
 
@@ -273,6 +274,7 @@ class Engine:
     def snapshot(self, key: tuple[str, str, str]) -> dict[str, Any] | None:
         """The body of the status write that is due for a key now; None where nothing has to be written."""
         kind, name = key[0], (key[1], key[2])
+        entry = None
         if kind == MODELS:
             obj = self.models.objects.get(name)
             status = None if obj is None else model_snapshot(self.models.seen(name), obj, rfc3339())
@@ -280,11 +282,13 @@ class Engine:
             entry = self.entries.get(name)
             obj = entry.object if entry else None
             status = snapshot(entry.board, entry.object.get("status") or {}, rfc3339()) if entry else None
-        if obj is None or status is None or status == obj.get("status"):
+        if obj is None or status is None or status == bare(obj):
             return None
         meta = obj["metadata"]
         if meta["resourceVersion"] == REWOUND:
             return None  # it is being read anew, and marked again then
+        if entry is not None:
+            entry.sent = status
         kept = {k: meta[k] for k in ("name", "namespace", "uid", "resourceVersion")}
         title = "BoardModel" if kind == MODELS else "Board"
         return {"apiVersion": "boardlet.dev/v1alpha1", "kind": title, "metadata": kept, "status": status}
@@ -295,6 +299,11 @@ class Engine:
             self.on_model("MODIFIED", obj)
         else:
             self.on_board("MODIFIED", obj)
+
+
+def bare(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """An object's status without the empty maps that the API server puts into it."""
+    return {name: value for name, value in (obj.get("status") or {}).items() if value != {}}
 
 
 def model_ref(obj: Mapping[str, Any]) -> Name:

@@ -31,6 +31,7 @@ class Entry:
     board: Board
     object: Mapping[str, Any]
     model_ref: Name
+    sent: Mapping[str, Any] | None = None  # the status that was last written, to tell its echo from others' writes
 
     @property
     def uid(self) -> str:

@@ -1,8 +1,9 @@
 # The hardware of a virtual board: pins and what hangs on them are files (pinfile.py). With $BOARDLET_PIN_UDP set, each
 # change of an output is also sent as a datagram "2 1" to that port on loopback.
 #
-# A reset ends the process with code 42, a watchdog that was fed too late with 43, the way into the bootloader with 44;
-# whoever started it starts it again, and says why in $BOARDLET_RESET_CAUSE, as a chip's register would.
+# A reset ends the process with code 42, a watchdog that was fed too late with 43, the way into the bootloader with 44,
+# deep sleep with 45, for so many seconds as the file `sleep` says; whoever started it starts it again, and says why in
+# $BOARDLET_RESET_CAUSE, as a chip's register would.
 import os
 import sys
 import time
@@ -157,6 +158,13 @@ class WDT:
 
 def reset():
     sys.exit(42)
+
+
+def deepsleep(ms):
+    file = PinFile("sleep")
+    file.remove()
+    file.write("%d.%03d" % (ms // 1000, ms % 1000))
+    sys.exit(45)
 
 
 def bootloader():
