@@ -3,7 +3,6 @@
 from hashlib import sha256
 
 from boardlet.health import trace
-from boardlet.model import check
 from boardlet.ticks import add, diff
 
 handlers = {}
@@ -32,19 +31,14 @@ def every(seconds):
 
 
 def set(name, value):
-    # Raises ValueError for a property that the model does not have, and for a value that is not one of it.
+    # Raises ValueError for a property that the model does not have, it or TypeError for a value not of its type.
     if not _props:
         _early[name] = value  # the model has not come yet
         return
     p = _props.get(name)
     if p is None:
         raise ValueError("no property " + name)
-    value = p.fit(value)
-    code = check(p.row, value)
-    if code:
-        raise ValueError("%s: code %d" % (name, code))
-    p.value = value
-    p.error = 0
+    p.value = p.fit(value)
 
 
 def model(props):
@@ -53,7 +47,7 @@ def model(props):
     for name in list(_early):
         try:
             set(name, _early.pop(name))
-        except ValueError as e:
+        except (ValueError, TypeError) as e:
             failed(e)
 
 

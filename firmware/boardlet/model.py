@@ -40,8 +40,10 @@ class Prop:
         self.name = row[1]
         self.writable = row.get(3, 0)
         self.spec = row.get(10)
+        # The same in another model: the same property on the same hardware; limits may differ.
+        self.kind = (self.name, row[2], self.writable, self.spec, row.get(11))
         self.driver = None
-        self.wanted = None  # what desired asks for
+        self.wanted = None  # what desired asks for, once it has been passed on
         self.value = None  # as last read
         self.told = None  # as last reported
         self.told_at = None

@@ -167,8 +167,8 @@ class Twin:
         self.model = dig
         for p in self.props.values():
             o = old.get(p.index)
-            if o and o.spec == p.spec:
-                # The same hardware goes on: its pins see nothing of the switch.
+            if o and o.kind == p.kind:
+                # It goes on: its pins see nothing of the switch.
                 p.driver, o.driver = o.driver, None
                 p.wanted = o.wanted
                 p.value = o.value
@@ -221,8 +221,9 @@ class Twin:
             return
         if v == p.wanted == p.value and not p.error:
             return  # handlers and wires hear of changes only
-        p.wanted = v
+        p.wanted = None
         if p.driver:
+            p.wanted = v
             try:
                 p.driver.set(v)
                 p.value = p.fit(p.driver.read())
@@ -243,6 +244,7 @@ class Twin:
         try:
             r = handler(v)
             p.value = v if r is None else p.fit(r)
+            p.wanted = v
         except Exception as e:
             p.error = _HANDLER_FAILED
             self.app.failed(e)
@@ -275,7 +277,7 @@ class Twin:
                 p.read_at = add(now, _READ_BACK_MS if p.writable else _SOON_MS)
                 return
             v = p.fit(v)
-            if p.wanted is not None and v != p.wanted and not p.error:
+            if p.wanted is not None and v != p.wanted and p.error in (0, _DRIVER_FAILED):
                 p.driver.set(p.wanted)
                 v = p.fit(p.driver.read())
             p.value = v

@@ -164,6 +164,118 @@ def test_pwm(board: VirtualBoard, peer: Peer) -> None:
     assert board.world("pwm5").read_text() == "25000 32768"
 
 
+def test_a_driver_that_cannot_set(make_board: MakeBoard, peer: Peer) -> None:
+    """While setting fails the error stands, without coming and going; the value is set as soon as that works."""
+    board = make_board()
+    driver = board.flash / "drivers/gpio_out.py"
+    driver.write_text(driver.read_text().replace("    def set(self, value):", STUCK))
+    (board.flash / "stuck").touch()
+    board.start()
+    peer.here()
+    both = model(led=LED, raw={**sensor("Adc", pins=[34]), **FAST})
+    peer.adopt(both, {0: True})
+    peer.full()
+    error(peer, 0, DRIVER_FAILED)
+    seen = len(peer.reports)
+    tried = board.world("tried")
+    tries = len(tried.read_text())
+    peer.until(lambda: len(tried.read_text()) > tries + 2)
+    assert not [r for r in peer.reports[seen:] if -3 in r]
+    (board.flash / "stuck").unlink()
+    error(peer, 0, 0)
+    assert board.pin(2) == 1
+    assert peer.full(b"unstuck!")[0] is True
+
+
+STUCK = """    def set(self, value):
+        import os
+
+        with open(os.getenv("BOARDLET_PINS") + "/tried", "a") as f:
+            f.write("x")
+        try:
+            os.stat("stuck")
+        except OSError:
+            return self.really(value)
+        raise OSError(5)
+
+    def really(self, value):"""
+
+
+def test_what_cannot_be_told(make_board: MakeBoard, peer: Peer) -> None:
+    """What an app measures and the wire has no value for is refused there and then; the board lives and goes on."""
+    board = make_board()
+    (board.flash / "app.py").write_text(ODD)
+    board.start()
+    peer.here()
+    three = model(a={"access": "ReadWrite"}, b={"maximum": 5}, c={"type": "String"}, early={})
+    peer.adopt(three, {0: 3})
+    peer.full()
+    value(peer, 1, near(7))
+    assert peer.full(b"all told").keys() >= {0, 1}
+    assert 2 not in peer.reports[-1]
+    for wrong in (0, 1, 2):
+        peer.applied(peer.desire({0: wrong}, model=three.digest))
+        assert peer.full(b"wrong %2d" % wrong)[-3] == {0: 8}
+    peer.applied(peer.desire({0: 3, 1: 1}, model=three.digest))
+    assert peer.full(b"right???")[-3] == {1: 3}
+    assert peer.here()[4] == 1, "it never booted again"
+
+
+ODD = """
+from boardlet import app
+
+ready = False
+
+@app.property("a")
+def a(value):
+    global ready
+    ready = True
+    return [float("inf"), 2.0**200, "x", value][value]
+
+@app.every(0.05)
+def b():
+    if not ready:
+        return
+    for bad in (float("nan"), "x", None, 2.0**200, []):
+        try:
+            app.set("b", bad)
+        except (ValueError, TypeError):
+            continue
+        app.set("c", "taken: %r" % bad)
+    app.set("b", 7)
+
+try:
+    app.set("early", [])
+except TypeError:
+    app.set("c", "refused before the model was there")
+"""
+
+
+def test_deadband_and_interval(board: VirtualBoard, peer: Peer) -> None:
+    """A change within the deadband is not told; a property is told once in its interval, and its last value always."""
+    told = model(
+        calm={**sensor("Adc", pins=[34], **FAST), "report": {"deadband": 10}},
+        slow={**sensor("Adc", pins=[35], **FAST), "report": {"minIntervalSeconds": 2}},
+    )
+    board.set_adc(34, 100)
+    peer.adopt(told, {})
+    peer.full()
+    value(peer, 0, near(100))
+    begun, seen = time.monotonic(), len(peer.reports)
+    for raw in range(1, 10):
+        board.set_adc(34, 100 + raw)
+        board.set_adc(35, raw)
+        end = time.monotonic() + 0.1
+        peer.until(lambda end=end: time.monotonic() >= end)
+    value(peer, 1, near(9))
+    lasted = time.monotonic() - begun
+    since = peer.reports[seen:]
+    assert not [r for r in since if 0 in r]
+    assert len([r for r in since if 1 in r]) <= 1 + lasted / 2
+    board.set_adc(34, 110)
+    value(peer, 0, near(110))
+
+
 def test_uart(board: VirtualBoard, peer: Peer) -> None:
     """A Uart sends a line when its value changes and only then; its other property is the last line that came."""
     line = {"pins": [17, 16], "bus": 1}
