@@ -82,6 +82,30 @@ def test_the_api_server(cluster: Cluster) -> None:
     assert said == {name: word for name, word in WORDS.items() if name not in INSIDE}
 
 
+def test_the_api_server_warns(cluster: Cluster) -> None:
+    """Who asks a Board for such a value is warned at once, in the same words, and the Board is taken all the same."""
+    model = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "BoardModel", "metadata": {"name": "m"}}
+    more = {"name": "measured", "index": 99, "type": "Boolean", "access": "ReadOnly"}
+    full = {"properties": [*SPEC["properties"], more]}
+    cluster.run("create", "-f", "-", stdin=json.dumps({**model, "spec": full}))
+
+    def warned(name: str, bad: Any) -> str:
+        spec = {"boardID": BOARD_ID, "modelRef": {"name": "m"}, "properties": {name: bad}}
+        body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "b"}, "spec": spec}
+        said = cluster.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(body)).stderr
+        found = re.findall(rf"^Warning: .*property '{name}': .*\((\w+)\)$", said, re.MULTILINE)
+        return " ".join(found) or said
+
+    deadline = time.monotonic() + 30
+    while not warned("low", -11):  # the policy has to hear of the model first
+        assert time.monotonic() < deadline
+    said = {name: warned(name, bad) for name, (_, bad, _, _) in MISTAKES.items()}
+    assert said == {name: "" if name in INSIDE else word for name, word in WORDS.items()}
+    assert warned("measured", True) == "ReadOnly"
+    assert warned("nothing", True) == "UnknownProperty"
+    assert warned("low", -10) == ""
+
+
 def test_the_compiler() -> None:
     """The bridge says the same word of each of these defaults where no API server has looked."""
     said = {}
