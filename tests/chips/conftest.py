@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boardlet_cli.cluster import Cluster
+from boardlet_cli.site import Site
 from chips.boards import kinds
 from made import esp_image
+from shop import Shop
 from virtualboard.chip import VirtualChip
 
 MakeChip = Callable[..., VirtualChip]
@@ -39,3 +42,9 @@ def make_chip(own: Path) -> Iterator[MakeChip]:
             return stack.enter_context(VirtualChip(folder, own / "ports", firmware, kind.offset, kind.chip, **more))
 
         yield make
+
+
+@pytest.fixture
+def shop(site: Site, cluster: Cluster, own: Path) -> Shop:
+    """At a running site."""
+    return Shop(site, cluster, own)

@@ -3,66 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pytest
-import yaml
-from boardlet_cli.cluster import Cluster
-from boardlet_cli.site import Site
 from chips.boards import kinds
 from made import esp_image, uf2_image
+from shop import BOARD_ID, Shop
 from virtualboard import rom
 from virtualboard.chip import VirtualChip
 from virtualboard.pico import VirtualPico
 from virtualboard.rom import Faults
 
 MakeChip = Callable[..., VirtualChip]
-SAMPLES = Path(__file__).parents[2] / "crds/samples"
-BOARD_ID = "k7m2q9xa"
-
-
-class Shop:
-    """Where boards are made: a site file, and the command as a user runs it."""
-
-    def __init__(self, site: Site, cluster: Cluster, folder: Path) -> None:
-        cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
-        site.add_board(BOARD_ID)  # the broker's credential; the virtual board itself stays off
-        self.cluster, self.folder = cluster, folder
-        settings = {"broker": f"127.0.0.1:{site.broker.port}", "namespace": cluster.namespace}
-        (folder / "site.yaml").write_text(yaml.safe_dump({**settings, "rootKeyFile": f"{site.folder}/root.key"}))
-        self.env = {**cluster.env, **{key: os.environ[key] for key in os.environ if key.startswith("BOARDLET_")}}
-        self.env["PATH"] = f"{cluster.kubectl.parent}:{os.environ['PATH']}"
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """`boardlet flash` with these words, for the board with the known id."""
-        command = [sys.executable, "-m", "boardlet_cli.main", "flash", "--site", str(self.folder / "site.yaml")]
-        command += ["--name", "g1", "--board-id", BOARD_ID, *words]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self.env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-    def flash(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run it to its end."""
-        with self.start(*words) as running:
-            out, err = running.communicate(timeout=150)
-        print(out, err)
-        return subprocess.CompletedProcess(running.args, running.returncode, out, err)
-
-    def ready(self) -> bool:
-        """Whether the Board says that it is Ready, with the LED as its model has it."""
-        status: dict[str, Any] = self.cluster.get("board", "g1")["status"]
-        return {c["type"]: c["status"] for c in status["conditions"]}["Ready"] == "True"
-
-
-@pytest.fixture
-def shop(site: Site, cluster: Cluster, own: Path) -> Shop:
-    """At a running site."""
-    return Shop(site, cluster, own)
 
 
 def test_a_blank_chip_becomes_ready(shop: Shop, make_chip: MakeChip, own: Path) -> None:
@@ -95,7 +48,7 @@ def test_interrupted_and_run_again(shop: Shop, make_chip: MakeChip, own: Path) -
     """Ctrl-C while the image is written, then a pulled cable: each says what to do, and the next flash ends well."""
     chip = make_chip(faults=Faults(unplug_at={rom.DEFL_DATA: 14}))
     image = ["--image", str(own / "esp32.bin")]
-    running = shop.start(*image, "--json")
+    running = shop.start_flash(*image, "--json")
     assert running.stdout is not None
     for line in running.stdout:
         if json.loads(line)["event"] == "progress":

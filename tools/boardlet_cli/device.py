@@ -23,6 +23,8 @@ from mpremote.transport import TransportError, TransportExecError
 from mpremote.transport_serial import SerialTransport
 from serial import SerialException
 
+from boardlet_cli import onboard
+
 BAUD: Final = 115200
 CONNECT_S: Final = 6
 TRIES: Final = 2  # a Ctrl-C that meets a board which has not started its interpreter yet is lost
@@ -33,93 +35,6 @@ PARTIAL: Final = ".new"  # after the name of a file that is still being written
 MPY_VERSION: Final = 6  # of the .mpy files that mpy-cross 1.29 makes; MicroPython 1.19 and newer load them
 OLDEST: Final = (1, 25)
 FIND_PORT: Final = "`ls /dev/ttyUSB* /dev/ttyACM*` finds it"
-
-_INFO: Final = """
-import sys, os
-v = os.statvfs('.')
-i = sys.implementation
-print((i.name, tuple(i.version[:3]), sys.platform, getattr(i, '_machine', ''), getattr(i, '_mpy', 0), v[0] * v[3]))
-"""
-_HASH: Final = """
-import hashlib, binascii
-try:
-    h = hashlib.sha256()
-    with open({path!r}, 'rb') as f:
-        while True:
-            b = f.read(512)
-            if not b:
-                break
-            h.update(b)
-    print(binascii.hexlify(h.digest()).decode())
-except OSError:
-    print('')
-"""
-_RENAME: Final = """
-import os
-try:
-    os.rename({new!r}, {path!r})
-except OSError as e:
-    if e.errno != 17:  # FAT: EEXIST
-        raise
-    os.remove({path!r})
-    os.rename({new!r}, {path!r})
-"""
-_MAKE: Final = """
-import os
-p = ''
-for part in {folder!r}.split('/'):
-    p += part
-    try:
-        os.mkdir(p)
-    except OSError:
-        pass
-    p += '/'
-"""
-_REMOVE: Final = """
-import os
-try:
-    os.remove({path!r})
-except OSError:
-    pass
-"""
-_LIST: Final = """
-import os
-try:
-    print(os.listdir({folder!r}))
-except OSError:
-    print([])
-"""
-
-# Frozen modules come after files of the same name, so that only a look past these shows them.
-_FROZEN: Final = """
-import sys
-p, sys.path[:] = sys.path[:], ['.frozen']
-m = sys.modules.pop('boardlet', None)
-try:
-    import boardlet
-    print(repr(boardlet.__version__))
-except (ImportError, AttributeError):
-    print(None)
-sys.path[:] = p
-sys.modules.pop('boardlet', None)
-"""
-# A board that a person resets has not failed: this boot counts neither towards safe mode nor against the desired state
-# that is being tried (boardlet.health keeps the record). A board without an agent has none.
-_LEAVE: Final = """
-import time, machine
-try:
-    from boardlet.store import Store
-    from boardlet_wire import cbor
-    s = Store('state')
-    r = cbor.loads(s.get('boot'))
-    r[1] = r[3] = 0
-    s.put('boot', cbor.dumps(r))
-except Exception:
-    pass
-time.sleep_ms(50)
-machine.{how}()
-"""
-
 
 # What mpremote lets through when a port falls silent: half an answer is no struct, a lost device no open file.
 _GONE: Final = (SerialException, OSError, struct.error, UnicodeDecodeError, termios.error)
@@ -204,7 +119,7 @@ class Device:
 
     def info(self) -> Info:
         """What it is; raises DeviceError for a MicroPython that is too old."""
-        name, version, platform, machine, mpy, free = self._value(_INFO)
+        name, version, platform, machine, mpy, free = self._value(onboard.INFO)
         if name != "micropython" or tuple(version[:2]) < OLDEST:
             have = f"{name} {'.'.join(map(str, version))}"
             raise TooOld(f"{self.port} runs {have}; flash MicroPython 1.25 or newer first")
@@ -214,17 +129,17 @@ class Device:
 
     def machine(self) -> tuple[str, str]:
         """sys.platform and the machine's name, of any MicroPython."""
-        _, _, platform, machine, *_ = self._value(_INFO)
+        _, _, platform, machine, *_ = self._value(onboard.INFO)
         return platform, machine
 
     def frozen_agent(self) -> str | None:
         """The version of the agent in the board's image, None where there is none."""
-        version = self._value(_FROZEN)
+        version = self._value(onboard.FROZEN)
         return None if version is None else str(version)
 
     def sha256(self, path: str) -> str:
         """Of a file on the board, "" where there is none."""
-        return self._run(_HASH.format(path=path)).strip()
+        return self._run(onboard.HASH.format(path=path)).strip()
 
     def read(self, path: str) -> bytes | None:
         """A file of the board, None where there is none."""
@@ -241,12 +156,12 @@ class Device:
         """Write a file whole or not at all; raises DeviceError if what arrived is not what was sent."""
         new = path + PARTIAL
         if "/" in path:
-            self._run(_MAKE.format(folder=path.rsplit("/", 1)[0]))
+            self._run(onboard.MAKE.format(folder=path.rsplit("/", 1)[0]))
         try:
             self._write(new, content, progress)
             if self.sha256(new) != hashlib.sha256(content).hexdigest():
                 raise DeviceError(f"{path} arrived damaged at {self.port}: try another cable or port")
-            self._run(_RENAME.format(new=new, path=path))
+            self._run(onboard.RENAME.format(new=new, path=path))
         except DeviceError:
             with suppress(DeviceError):  # a board that is gone keeps it; the next flash removes it
                 self.remove(new)
@@ -261,23 +176,35 @@ class Device:
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
-        self._run(_REMOVE.format(path=path))
+        self._run(onboard.REMOVE.format(path=path))
+
+    def walk(self) -> list[str]:
+        """Every file of the board, by its path."""
+        return sorted(self._value(onboard.WALK))
+
+    def forget_identity(self) -> None:
+        """Remove the copy of the configuration that is outside the file system, where the board has such a place."""
+        self._run(onboard.FORGET)
+
+    def health(self) -> dict[str, Any]:
+        """Free heap, and what the agent has written down: boot record (boardlet.health), last crash; or `error`."""
+        return dict(self._value(onboard.HEALTH))
 
     def files(self, folder: str) -> list[str]:
         """Names in a folder, none where there is no such folder."""
-        return list(self._value(_LIST.format(folder=folder)))
+        return list(self._value(onboard.LIST.format(folder=folder)))
 
     def reset(self) -> None:
         """Reset the board; it boots main.py. It has no prompt after that."""
         self._was_reset = True
-        self._guard(lambda: self._serial.exec_raw_no_follow(_LEAVE.format(how="reset")))
+        self._guard(lambda: self._serial.exec_raw_no_follow(onboard.LEAVE.format(how="reset")))
 
     def bootloader(self) -> bool:
         """Have the board leave MicroPython for its bootloader; False where it has no such call."""
         if not self._value("import machine; print(hasattr(machine, 'bootloader'))"):
             return False
         self._was_reset = True
-        self._guard(lambda: self._serial.exec_raw_no_follow(_LEAVE.format(how="bootloader")))
+        self._guard(lambda: self._serial.exec_raw_no_follow(onboard.LEAVE.format(how="bootloader")))
         return True
 
     def _run(self, code: str) -> str:

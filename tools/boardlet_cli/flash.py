@@ -50,7 +50,7 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
     frozen = device.frozen_agent()
     frozen = frozen if frozen == VERSION else None
     wanted = {} if frozen else image()
-    write = {path: content for path, content in wanted.items() if device.sha256(path) != _sha256(content)}
+    write = {path: content for path, content in wanted.items() if device.sha256(path) != sha256(content)}
     stale = tuple(
         f"{folder}/{name}"
         for folder in FOLDERS
@@ -113,5 +113,6 @@ def configuration(device: Device) -> dict[str, Any]:
     return existing
 
 
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
+    """Of a file's content, as Device.sha256 says it."""
     return hashlib.sha256(content).hexdigest()

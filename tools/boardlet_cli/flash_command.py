@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from boardlet_cli import sitefile
+from boardlet_cli import fleet, sitefile
 from boardlet_cli.cluster import Cluster, of_user
 from boardlet_cli.flashing import run
 from boardlet_cli.options import AsJson, Context, Namespace, PortArgument, RootKey, SiteOption
@@ -21,7 +21,8 @@ EXAMPLES: Final = (
     "  boardlet flash /dev/ttyUSB0 --name greenhouse-7 --dry-run\n"
     "  boardlet flash --name greenhouse-8 --image ESP32_GENERIC-20260401-v1.29.0.bin\n"
     "  boardlet flash /dev/ttyACM0 --name greenhouse-9 --broker 10.0.0.5 --root-key root.key \\\n"
-    "      --wifi north --wifi-password-file wifi.txt\n\n"
+    "      --wifi north --wifi-password-file wifi.txt\n"
+    "  boardlet flash --from boards.csv\n\n"
     "Exit codes: 0 Ready (or the dry run is done), 1 a step failed, 2 wrong usage, 3 this machine lacks something, "
     "4 no board or several, 5 no image or one that does not fit, 6 the image could not be written, 7 flashed but not "
     "Ready, 130 interrupted. Whatever it was: run the same command again, it goes on from what is done."
@@ -64,9 +65,34 @@ def flash(
     erase: Annotated[bool, typer.Option("--erase", help="Erase the whole chip before, files and all.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
     wait_s: Annotated[int, typer.Option(help="Seconds to wait until the Board is Ready.", min=1)] = 60,
+    boards: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Flash every board of this CSV or YAML file: port, name, and perhaps model, board_id, image."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="How many of them at a time.", min=1)] = fleet.JOBS,
     as_json: AsJson = False,
 ) -> None:
     """Take a chip, blank or not, to a Board that is Ready: MicroPython, agent, identity, Board object."""
+    if boards is not None:
+        if port or name or board_id:
+            raise typer.BadParameter("names port, name and id of each board itself", param_hint="--from")
+        options = _given(
+            broker=broker,
+            root_key=root_key,
+            site=site,
+            model=model,
+            namespace=namespace,
+            context=context,
+            wifi=wifi,
+            wifi_password_file=wifi_password_file,
+            image=image,
+            erase=erase,
+            dry_run=dry_run,
+            wait_s=wait_s,
+        )
+        raise typer.Exit(fleet.run(fleet.load(boards), options, jobs, as_json))
     if not name:
         raise typer.BadParameter("is needed", param_hint="--name")
     if wifi_password_file and not wifi:
@@ -86,6 +112,15 @@ def flash(
     )
     with for_user(as_json) as report:
         run(order, cluster, dry_run, wait_s, report)
+
+
+def _given(**options: object) -> list[str]:
+    # As they were given, for the command that flashes one board of many.
+    words: list[str] = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def of_site(settings: SiteFile | None, context: str | None, namespace: str | None) -> Cluster:

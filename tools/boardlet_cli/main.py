@@ -13,7 +13,7 @@ from provision.golang import BuildFailed
 from provision.missing import Missing
 from provision.process import Died, NotReady
 
-from boardlet_cli import flash_command
+from boardlet_cli import backup, doctor, flash_command, images_command, info, site_command
 from boardlet_cli.cluster import KubectlFailed
 from boardlet_cli.device import DeviceError
 from boardlet_cli.flash import broker_password
@@ -66,7 +66,29 @@ def up(
     run_up(context, namespace, stay)
 
 
-app.command(name="flash", short_help=flash_command.SHORT, epilog=flash_command.EXAMPLES)(flash_command.flash)
+app.command("flash", short_help=flash_command.SHORT, epilog=flash_command.EXAMPLES)(flash_command.flash)
+app.command(
+    "info",
+    short_help="What is on this board, is it well, and is it its object's?",
+    epilog="Example:\n\n\b\n  boardlet info /dev/ttyUSB0",
+)(info.info)
+app.command(
+    "doctor",
+    short_help="Look at everything that flashing needs, and say what to mend.",
+    epilog="Example:\n\n\b\n  boardlet doctor\n\nThe exit code is the number of problems.",
+)(doctor.doctor)
+app.add_typer(images_command.app, name="images")
+app.add_typer(site_command.app, name="site")
+app.command(
+    "backup",
+    short_help="Read a board into a file.",
+    epilog="Examples:\n\n\b\n  boardlet backup /dev/ttyUSB0\n  boardlet backup /dev/ttyUSB0 --chip -o whole.bin",
+)(backup.backup)
+app.command(
+    "erase",
+    short_help="Take agent and identity off a board, or erase it whole.",
+    epilog="Examples:\n\n\b\n  boardlet erase /dev/ttyUSB0\n  boardlet erase /dev/ttyUSB0 --chip --yes",
+)(backup.erase)
 
 
 @app.command(

@@ -1,0 +1,166 @@
+"""`boardlet flash --from FILE`: many boards at once, each flashed by a `boardlet flash --json` of its own.
+
+One that hangs, crashes or is unplugged disturbs no other. On a terminal a table lives; elsewhere each board's steps are
+lines with its name before them; with --json its events have its name in them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from boardlet_cli.order import FlashFailed
+from boardlet_cli.report import INTERRUPTED
+
+COLUMNS: Final = {"port": None, "name": "--name", "model": "--model", "board_id": "--board-id", "image": "--image"}
+JOBS: Final = 8  # esptool and mpremote take a tenth of a processor each; USB hubs are the limit
+END_S: Final = 20.0  # for an interrupted flash to end
+_REFRESHES: Final = 5  # a second
+
+
+@dataclass(slots=True)
+class Row:
+    """One board of the file, and how far it is."""
+
+    wanted: dict[str, str]
+    state: str = "waiting"
+    part: float = 0.0
+    code: int | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def load(path: Path) -> list[Row]:
+    """The boards of a CSV (with a header) or YAML file; raises FlashFailed with the line that is wrong."""
+    try:
+        with open(path, newline="") as source:
+            raw = yaml.safe_load(source) if path.suffix in (".yaml", ".yml") else list(csv.DictReader(source))
+    except (OSError, yaml.YAMLError, csv.Error, UnicodeDecodeError) as error:
+        raise FlashFailed(f"cannot read {path}: {error}") from error
+    if not isinstance(raw, list) or not raw:
+        raise FlashFailed(f"{path} lists no boards: a CSV with the columns port,name or a YAML list of such mappings")
+    rows = [Row(_wanted(path, number, entry)) for number, entry in enumerate(raw, 1)]
+    for column in ("port", "name", "board_id"):
+        given = [row.wanted[column] for row in rows if column in row.wanted]
+        twice = sorted({value for value in given if given.count(value) > 1})
+        if twice:
+            raise FlashFailed(f"{path} has the {column} {twice[0]} twice")
+    return rows
+
+
+def run(rows: Sequence[Row], options: Sequence[str], jobs: int, as_json: bool) -> int:
+    """Flash them all, `jobs` at a time, with these options for each; the exit code: 0 only if all went well."""
+    running: dict[int, subprocess.Popen[str]] = {}
+    console = Console(highlight=False, soft_wrap=True)
+    live = console.is_terminal and not as_json
+    lock = threading.Lock()
+    ending = threading.Event()
+
+    def one(number: int) -> None:
+        row = rows[number]
+        if ending.is_set():
+            return
+        with subprocess.Popen(
+            _command(row, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as program:
+            running[number] = program
+            assert program.stdout is not None
+            assert program.stderr is not None
+            for line in program.stdout:
+                with lock:
+                    _hear(row, json.loads(line), as_json, live)
+            said = program.stderr.read().strip()
+            row.code = program.wait()
+        running.pop(number, None)
+        if row.code and row.state != "failed":  # it ended before it could report
+            with lock:
+                _hear(row, {"event": "failed", "message": said[-500:], "code": row.code}, as_json, live)
+
+    with ThreadPoolExecutor(max(1, min(jobs, len(rows)))) as pool:
+        futures = [pool.submit(one, number) for number in range(len(rows))]
+        try:
+            if live:
+                _watch(rows, futures, console)
+            for future in futures:
+                future.result()
+        except KeyboardInterrupt:
+            ending.set()
+            for program in list(running.values()):
+                program.send_signal(signal.SIGINT)
+            for program in list(running.values()):
+                try:
+                    program.wait(END_S)
+                except subprocess.TimeoutExpired:
+                    program.kill()
+            return INTERRUPTED
+    done = sum(row.code == 0 for row in rows)
+    if not as_json:
+        console.print(f"{done} of {len(rows)} boards are Ready; run the same command again for the others")
+    return 0 if done == len(rows) else 1
+
+
+def _wanted(path: Path, number: int, entry: Any) -> dict[str, str]:
+    if not isinstance(entry, dict):
+        raise FlashFailed(f"{path}, board {number}: must be a mapping with port and name")
+    unknown = [str(key) for key in entry if key not in COLUMNS]
+    if unknown:
+        raise FlashFailed(f"{path}, board {number}: {unknown[0]} is not known; there is {', '.join(COLUMNS)}")
+    wanted = {key: str(value).strip() for key, value in entry.items() if value not in (None, "")}
+    for needed in ("port", "name"):
+        if not wanted.get(needed):
+            raise FlashFailed(f"{path}, board {number}: {needed} is missing")
+    return wanted
+
+
+def _command(row: Row, options: Sequence[str]) -> list[str]:
+    command = [sys.executable, "-m", "boardlet_cli.main", "flash", row.wanted["port"], "--json", *options]
+    for column, option in COLUMNS.items():
+        if option and column in row.wanted:
+            command += [option, row.wanted[column]]
+    return command
+
+
+def _hear(row: Row, event: dict[str, Any], as_json: bool, live: bool) -> None:
+    row.events.append(event)
+    kind = event["event"]
+    text = event.get("text", "")
+    if kind == "progress":
+        row.part = event["part"]
+    elif kind == "failed":
+        row.state, text = "failed", f"FAILED: {event['message']}"
+    elif kind == "done":
+        row.state = text = "Ready"
+    elif text:
+        row.state, row.part = text, 0.0
+    if as_json:
+        print(json.dumps({"name": row.wanted["name"], **event}), flush=True)
+    elif not live and text:
+        print(f"{row.wanted['name']}: {text}", flush=True)
+
+
+def _watch(rows: Sequence[Row], futures: Sequence[Any], console: Console) -> None:
+    with Live(console=console, refresh_per_second=_REFRESHES, get_renderable=lambda: _table(rows)):
+        for future in futures:
+            future.result()
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table("board", "port", "", "state")
+    for row in rows:
+        colour = {None: "", 0: "green"}.get(row.code, "red")
+        last = next((e["message"] for e in reversed(row.events) if e["event"] == "failed"), row.state)
+        table.add_row(row.wanted["name"], row.wanted["port"], f"{row.part:.0%}" if row.part else "", last, style=colour)
+    return table

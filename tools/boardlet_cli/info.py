@@ -1,0 +1,122 @@
+"""`boardlet info`: what is on this board, whether it is healthy, and whether it is the board of its object."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from contextlib import ExitStack
+from typing import Any, Final
+
+import typer
+from boardimage import image
+from boardlet_wire.keys import board_key
+from chips import ports
+
+from boardlet_cli import firmware, flash, sitefile
+from boardlet_cli.cluster import Cluster, KubectlFailed
+from boardlet_cli.device import Device
+from boardlet_cli.flash_command import of_site
+from boardlet_cli.options import AsJson, Context, Namespace, PortArgument, RootKey, SiteOption
+
+LOW_HEAP_BYTES: Final = 16 * 1024  # what the agent needs once it is connected
+BACK_S: Final = 30  # a board that was reset: two seconds of grace, Wi-Fi, broker
+FAILED_BOOTS: Final = 4  # in a row, then safe mode
+
+
+def info(
+    port: PortArgument = None,
+    site: SiteOption = None,
+    root_key: RootKey = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a board, let it run on, and look at its object; exit code 1 if something is not as it should be."""
+    settings = sitefile.find(site)
+    key = sitefile.key_of(root_key) if root_key else None
+    problems: list[str] = []
+    with ExitStack() as stack:
+        place = ports.choose(port)
+        device = firmware.prompt(stack, place)
+        seen = firmware.look(place, device)
+        facts: dict[str, Any] = {"port": place.path, "is": seen.words}
+        held = _of_board(device, facts, problems) if device and seen.info else {}
+    if not held and seen.info is None:
+        problems.append(f"it has no MicroPython that can run the agent: boardlet flash {place.path} --name NAME")
+    if held:
+        cluster = of_site(settings, context, namespace)
+        key = key or _site_key(settings, cluster, problems)
+        _of_object(cluster, held, key, facts, problems)
+    if as_json:
+        print(json.dumps({**facts, "problems": problems}))
+    else:
+        for name, value in facts.items():
+            print(f"{name:10} {value}")
+        for problem in problems:
+            print(f"✗ {problem}")
+        print("it is well" if not problems else f"{len(problems)} things are not as they should be")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    again = f"boardlet flash {device.port} --name NAME"
+    held = flash.configuration(device)
+    health = device.health()
+    frozen = device.frozen_agent()
+    wrong = [p for p, content in image().items() if device.sha256(p) != flash.sha256(content)]
+    facts["heap"] = f"{health['heap']} bytes free"
+    facts["agent"] = f"{frozen} in its image" if frozen else f"{len(image()) - len(wrong)} of {len(image())} files"
+    facts["id"] = held.get("id")
+    facts["broker"] = f"{held.get('host')}:{held.get('port')}, Wi-Fi {(held.get('wifi') or ['none'])[0]}"
+    if frozen != flash.VERSION and wrong:
+        problems.append(f"{len(wrong)} files of the agent are not those of this version, as {wrong[0]}: {again}")
+    if health["heap"] < LOW_HEAP_BYTES:
+        problems.append(f"only {health['heap']} bytes of heap are free: freeze the agent into the image")
+    if not held:
+        problems.append(f"it has no identity: {again}")
+    boot = health.get("boot")
+    if boot:
+        facts["boots"] = f"{boot[0]}, {boot[1]} in a row that did not last"
+        if boot[1] >= FAILED_BOOTS:
+            problems.append(f"{boot[1]} boots in a row failed, so that it starts in safe mode: see its last crash")
+    if health.get("crash"):
+        facts["crash"] = str(health["crash"]).strip().splitlines()[-1]
+    return held
+
+
+def _site_key(settings: sitefile.SiteFile | None, cluster: Cluster, problems: list[str]) -> bytes | None:
+    try:
+        return settings.root_key(cluster) if settings else None
+    except sitefile.SiteError as error:
+        problems.append(str(error))
+        return None
+
+
+def _of_object(
+    cluster: Cluster, held: dict[str, Any], key: bytes | None, facts: dict[str, Any], problems: list[str]
+) -> None:
+    board_id = str(held.get("id"))
+    if key is not None:
+        right = board_key(key, board_id, int(held.get("key_number", 1))).hex()
+        facts["key"] = f"number {held.get('key_number')}"
+        if not hmac.compare_digest(right, str(held.get("key"))):
+            problems.append("its key is not of this site's root key: flash it again with the right one")
+    try:
+        found = json.loads(
+            cluster.run("get", "boards", "-o", "json", f"--field-selector=spec.boardID={board_id}").stdout
+        )["items"]
+    except KubectlFailed as error:
+        problems.append(f"its object cannot be looked at: {error}")
+        return
+    if not found:
+        problems.append(f"no Board has the id {board_id}: boardlet flash {facts['port']} --name NAME creates it")
+    for name in [board["metadata"]["name"] for board in found]:
+        # It was interrupted for the look, and comes back.
+        cluster.run("wait", "--for=condition=Ready", f"board/{name}", f"--timeout={BACK_S}s", check=False)
+        board = cluster.get("board", name)
+        conditions = {c["type"]: c for c in board.get("status", {}).get("conditions", [])}
+        ready = conditions.get("Ready", {"status": "Unknown", "reason": "Pending", "message": "no bridge sees it"})
+        facts["object"] = f"Board {name}, Ready {ready['status']} ({ready['reason']})"
+        if ready["status"] != "True":
+            problems.append(f"Board {name} is {ready['reason']}: {ready['message']}")

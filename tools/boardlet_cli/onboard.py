@@ -1,0 +1,132 @@
+"""What `boardlet` has a board do at its prompt: programs in MicroPython, which print one Python literal or nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+INFO: Final = """
+import sys, os
+v = os.statvfs('.')
+i = sys.implementation
+print((i.name, tuple(i.version[:3]), sys.platform, getattr(i, '_machine', ''), getattr(i, '_mpy', 0), v[0] * v[3]))
+"""
+HASH: Final = """
+import hashlib, binascii
+try:
+    h = hashlib.sha256()
+    with open({path!r}, 'rb') as f:
+        while True:
+            b = f.read(512)
+            if not b:
+                break
+            h.update(b)
+    print(binascii.hexlify(h.digest()).decode())
+except OSError:
+    print('')
+"""
+RENAME: Final = """
+import os
+try:
+    os.rename({new!r}, {path!r})
+except OSError as e:
+    if e.errno != 17:  # FAT: EEXIST
+        raise
+    os.remove({path!r})
+    os.rename({new!r}, {path!r})
+"""
+MAKE: Final = """
+import os
+p = ''
+for part in {folder!r}.split('/'):
+    p += part
+    try:
+        os.mkdir(p)
+    except OSError:
+        pass
+    p += '/'
+"""
+REMOVE: Final = """
+import os
+try:
+    os.remove({path!r})
+except OSError:
+    pass
+"""
+LIST: Final = """
+import os
+try:
+    print(os.listdir({folder!r}))
+except OSError:
+    print([])
+"""
+WALK: Final = """
+import os
+def w(p):
+    for e in os.ilistdir(p or '.'):
+        n = p + '/' + e[0] if p else e[0]
+        if e[0] in ('.', '..'):
+            continue
+        if e[1] == 0x4000:
+            w(n)
+        else:
+            f.append(n)
+f = []
+w('')
+print(f)
+"""
+# The agent on ESP32 keeps a copy of its configuration outside the file system (boardlet.config).
+FORGET: Final = """
+try:
+    from esp32 import NVS
+    n = NVS('boardlet')
+    n.erase_key('config')
+    n.commit()
+except (ImportError, OSError):
+    pass
+"""
+HEALTH: Final = """
+import gc
+gc.collect()
+r = {'heap': gc.mem_free()}
+try:
+    from boardlet.store import Store
+    from boardlet_wire import cbor
+    s = Store('state')
+    b = s.get('boot')
+    c = s.get('crash')
+    r['boot'] = cbor.loads(b) if b else None
+    r['crash'] = c.decode() if c else None
+except Exception as e:
+    r['error'] = repr(e)
+print(r)
+"""
+
+# Frozen modules come after files of the same name, so that only a look past these shows them.
+FROZEN: Final = """
+import sys
+p, sys.path[:] = sys.path[:], ['.frozen']
+m = sys.modules.pop('boardlet', None)
+try:
+    import boardlet
+    print(repr(boardlet.__version__))
+except (ImportError, AttributeError):
+    print(None)
+sys.path[:] = p
+sys.modules.pop('boardlet', None)
+"""
+# A board that a person resets has not failed: this boot counts neither towards safe mode nor against the desired state
+# that is being tried (boardlet.health keeps the record). A board without an agent has none.
+LEAVE: Final = """
+import time, machine
+try:
+    from boardlet.store import Store
+    from boardlet_wire import cbor
+    s = Store('state')
+    r = cbor.loads(s.get('boot'))
+    r[1] = r[3] = 0
+    s.put('boot', cbor.dumps(r))
+except Exception:
+    pass
+time.sleep_ms(50)
+machine.{how}()
+"""
