@@ -175,6 +175,71 @@ class TestRestore:
         assert world.condition("Ready")[0] == "True"
         assert "Restored" not in {c["type"] for c in world.status["conditions"]}
 
+    def test_deleted_and_created_again_while_the_bridge_was_away(self) -> None:
+        """Another object of the same name is no restore: its own spec counts, at a revision above the board's."""
+        world = ready()
+        for target in (30, 31, 32):
+            world.edit(target=target)
+            world.ack()
+        world.object["metadata"] |= {"uid": "99999999-2222-4333-8444-555555555555", "generation": 1}
+        world.object["spec"]["properties"] = {"led": False}
+        world.object["status"] = {}
+        world.start_bridge()
+        world.connect_broker()
+        assert world.revision() == 5
+        world.answer()
+        assert world.condition("Synced")[0] != "True", "the board has not said yet that it runs this object's"
+        world.ack()
+        assert world.condition("Ready") == ("True", "Synced")
+        assert world.status["observedGeneration"] == 1
+        assert world.status["reported"]["led"] is False
+        assert "Restored" not in {c["type"] for c in world.status["conditions"]}
+
+    def test_created_again_after_a_restore_to_before_it_existed(self) -> None:
+        """A board whose object is unknown to the restored cluster keeps what it runs until somebody registers it."""
+        world = ready()
+        world.edit(target=30)
+        world.ack()
+        mailbox = world.retained["d"]
+        world.object["metadata"] |= {"uid": "99999999-2222-4333-8444-555555555555", "generation": 1}
+        world.object["spec"]["properties"] = {}
+        world.object["status"] = {}
+        world.side.epoch, world.side.sequence = b"offline!", 0
+        world.start_bridge()
+        world.connect_broker()
+        assert world.side.open("d", mailbox)[1] == 2
+        assert world.revision() == 3, "above the mailbox alone: the board is away"
+        world.join()
+        assert world.condition("Ready") == ("True", "Synced")
+        assert world.status["reported"]["target"] == 20
+
+    def test_a_deleted_board_comes_back_with_a_restore(self) -> None:
+        """The same object, resurrected older than its board, sends nothing that the board would take, and says so."""
+        world = ready()
+        backup = copy.deepcopy(world.object)
+        world.edit(target=30)
+        world.ack()
+        world.object["metadata"]["deletionTimestamp"] = "now"
+        world.touch()
+        assert world.retained == {"d": b"", "s": b""}
+        world.object = backup
+        world.start_bridge()
+        world.connect_broker()
+        assert world.revision() <= 1, "which a board that runs revision 2 drops"
+        world.send(world.side.here())
+        world.answer()
+        assert world.condition("Restored") == ("True", "OlderThanBoard")
+        assert world.condition("Ready") == ("False", "Restored")
+        sent = world.count("d")
+        world.wait(60)
+        assert world.count("d") == sent
+        world.object["metadata"]["annotations"] = {"boardlet.dev/accept-restore": "2"}
+        world.touch()
+        world.ack()
+        assert world.revision() == 3
+        assert world.condition("Ready") == ("True", "Synced")
+        assert world.status["reported"]["target"] == 20
+
     def test_a_stale_annotation_accepts_nothing(self) -> None:
         """An acceptance names the generation, so that it does not stand for the next restore."""
         world = ready()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import paho.mqtt.client as paho
@@ -15,6 +16,8 @@ from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
 from controlplane import ControlPlane
 from greenhouse import DOOR, LED, LIGHT, Greenhouse, create, greenhouse
+
+HEARTBEAT_S = 4
 
 
 @contextlib.contextmanager
@@ -279,13 +282,17 @@ def test_a_model_that_grows(one: Greenhouse) -> None:
 
 
 def test_a_frozen_board_is_found_by_its_deadline(site: Site) -> None:
-    """A board that keeps its connection and says nothing is Silent after 1.5 heartbeats."""
+    """A board that keeps its connection and says nothing is Silent within 1.5 heartbeats, and not before one."""
     one = greenhouse(site)
     one.synced()
-    one.cluster.run("patch", "board", one.name, "--type=merge", "-p", '{"spec":{"settings":{"heartbeatSeconds":2}}}')
+    patch = {"spec": {"settings": {"heartbeatSeconds": HEARTBEAT_S}}}
+    one.cluster.run("patch", "board", one.name, "--type=merge", "-p", json.dumps(patch))
     one.synced()
     one.board.pause()
+    paused_at = time.monotonic()
     one.until("Connected", "False", "Silent")
+    # Half a second for the status to come here; its last heartbeat was at most one before the pause.
+    assert 0.4 * HEARTBEAT_S < time.monotonic() - paused_at < 1.5 * HEARTBEAT_S + 0.5
     one.board.resume()
     one.synced()
 

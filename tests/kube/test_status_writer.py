@@ -157,6 +157,26 @@ def test_the_budget_holds_and_urgent_goes_first() -> None:
     asyncio.run(run())
 
 
+def test_a_storm_of_conditions_starves_no_value() -> None:
+    """While conditions change faster than the budget allows, every fifth write is a value that has waited."""
+
+    async def run() -> None:
+        async with World(Server(), writes_per_s=100.0, burst=1) as world:
+            for n in range(5):
+                world.mark(f"calm{n}", key=("boards", "default", f"calm{n}"))
+            for n in range(200):
+                world.mark(n, urgent=True, key=("boards", "default", f"u{n % 40}"))
+            async with asyncio.timeout(10):
+                while len(world.server.written) < 30:
+                    world.mark("again", urgent=True, key=("boards", "default", f"u{len(world.server.written)}"))
+                    await asyncio.sleep(0.005)
+            values = [value for _, value in world.server.written]
+            assert [f"calm{n}" for n in range(5)] == [v for v in values if str(v).startswith("calm")]
+            assert all(any(str(v).startswith("calm") for v in values[n : n + 5]) for n in range(0, 20, 5))
+
+    asyncio.run(run())
+
+
 def test_drain_writes_what_waits() -> None:
     """A stopping bridge writes the values that were still waiting for their interval."""
 

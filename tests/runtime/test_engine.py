@@ -107,6 +107,34 @@ def test_mailboxes_without_an_object_are_bounded_in_number_and_size(engine: Engi
     assert len(engine.orphans) == engines.MAX_ORPHAN_MAILBOXES
 
 
+def test_a_board_that_was_removed_by_force_leaves_its_mailbox(engine: Engine, outlet: Outlet) -> None:
+    """An object that went without being cleaned up after: its mailbox is named, kept, and taken up by its successor."""
+    published = {"board0001": b"what it was asked last"}
+    message(engine, "d", published["board0001"], True)
+    before = len(outlet.published)
+    with capture_logs() as said:
+        engine.on_board("DELETED", {"metadata": {"namespace": "default", "name": "g1"}})
+    assert [line["boards"] for line in said] == [["board0001"]]
+    assert engine.orphans == published
+    assert len(outlet.published) == before, "absence proves nothing: nothing is cleared"
+    engine.on_board(
+        "ADDED", {**board(1), "metadata": {**board(1)["metadata"], "uid": "99999999-2222-4333-8444-555555555555"}}
+    )
+    assert engine.orphans == {}
+    assert engine.entries["default", "g1"].board.mailbox == published["board0001"]
+
+
+def test_mailboxes_without_an_object_are_named_when_the_broker_is_read(engine: Engine) -> None:
+    """At each connection of the broker what nobody owns is said in one line, however much it is."""
+    engine.on_down("test")
+    for n in range(100):
+        message(engine, "d", b"x", True, f"unknown{n:03d}")
+    with capture_logs() as said:
+        engine.on_up()
+    [line] = [line for line in said if "mailboxes" in line]
+    assert (line["mailboxes"], len(line["boards"])) == (100, engines.MAX_NAMED_ORPHANS)
+
+
 def test_a_step_that_fails_is_told_and_stays_with_its_board(
     engine: Engine, outlet: Outlet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

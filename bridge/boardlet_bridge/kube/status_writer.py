@@ -1,8 +1,8 @@
 """Writes statuses: whoever has something to show marks a key, and the snapshot is taken at the moment of writing.
 
 Marks of one key fall together. A changed condition is urgent and goes at once; mere values wait until `interval_s` has
-passed since that key's last write. All writes draw on one budget (a token bucket), the urgent ones first. A key is kept
-until it has been written or its object is gone, so the last value always arrives.
+passed since that key's last write. All writes draw on one budget (a token bucket), the urgent ones first, and one calm
+one after every fourth. A key is kept until it has been written or its object is gone, so the last value always arrives.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from boardlet_bridge.kube.complaint import Complaint
 Key = tuple[str, str, str]  # plural, namespace, name
 
 IN_FLIGHT: Final = 8
+URGENT_IN_A_ROW: Final = 4  # then one calm write, so that a storm of conditions starves nobody's values
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 DOUBT_S: Final = 1.0
@@ -54,6 +55,7 @@ class StatusWriter:
         self._interval_s, self._rate, self._burst = interval_s, writes_per_s, burst
         self._urgent: deque[Key] = deque()
         self._calm: deque[Key] = deque()
+        self._row = 0  # urgent writes since the last calm one
         self._queued: dict[Key, bool] = {}  # waiting to be written: whether urgent
         self._later: list[tuple[float, Key]] = []
         self._delayed: set[Key] = set()
@@ -144,7 +146,9 @@ class StatusWriter:
             if self._tokens < 1:
                 wake.append(now + (1 - self._tokens) / self._rate)
                 break
-            key, urgent = (self._urgent.popleft(), True) if self._urgent else (self._calm.popleft(), False)
+            urgent = bool(self._urgent) and (self._row < URGENT_IN_A_ROW or not self._calm)
+            key = (self._urgent if urgent else self._calm).popleft()
+            self._row = self._row + 1 if urgent else 0
             if self._queued.get(key) is not urgent:
                 continue
             if key in self._flying:

@@ -45,6 +45,7 @@ MODELS: Final = "boardmodels"
 # Mailboxes of ids without an object are kept until one appears, so that its revision continues them. 20,000 boards at
 # about 100 bytes are 2 MB; beyond that the board's own word still prevents a step backwards.
 MAX_ORPHAN_MAILBOXES: Final = 20_000
+MAX_NAMED_ORPHANS: Final = 20  # in one line of the log; the metric has their number
 RETAINED: Final = SESSION + DESIRED
 REFUSED_S: Final = 60.0  # whoever floods a topic must not flood the log: one line a board and cause in this time
 
@@ -93,6 +94,8 @@ class Engine:
     def on_up(self) -> None:
         log.info("broker is up", boards=len(self.entries))
         self.broker_up, self.broker_reason = True, ""
+        if self.orphans:
+            self._leftover(*sorted(self.orphans))
         for entry in list(self.entries.values()):
             self._step(entry, BrokerUp())
 
@@ -121,6 +124,15 @@ class Engine:
     def on_warning(self, reason: str, message: str) -> None:
         log.warning(message, reason=reason)
         self.outlet.warned(reason)
+
+    def _leftover(self, *board_ids: str) -> None:
+        # Never cleared by itself: that an object is absent proves nothing, and a board may live by it.
+        log.warning(
+            "mailboxes of boards without a Board object are left alone; to clear one, create a Board with its id and "
+            "delete it",
+            mailboxes=len(board_ids),
+            boards=list(board_ids[:MAX_NAMED_ORPHANS]),
+        )
 
     def _orphan(self, board_id: str, payload: bytes) -> None:
         if not payload:
@@ -188,15 +200,20 @@ class Engine:
             self._step(entry, self.models.seen(entry.model_ref))
         if decisive(obj) != decisive(before):
             self._step(entry, ObjectSeen(obj))
-        foreign = obj.get("status") != before.get("status") and bare(obj) != entry.sent
+        foreign = obj.get("status") != before.get("status") and bare(obj.get("status")) != entry.sent
         if foreign or before["metadata"].get("resourceVersion") == REWOUND:
             # Somebody else wrote the status; the writer's next snapshot puts it right, and is dropped if it is.
             self.outlet.mark((BOARDS, *entry.name), False)
 
     def _forget(self, entry: Entry) -> None:
+        board = entry.board
         del self.entries[entry.name]
         self.claims.drop(entry)
-        self._settle(entry.board.keys.board_id)
+        self._settle(board.keys.board_id)
+        if board.mailbox and not board.deleting and self.claims.owner(board.keys.board_id) is None:
+            # Its object went without our having seen a deletion: the cluster was restored to before it.
+            self._orphan(board.keys.board_id, board.mailbox)
+            self._leftover(board.keys.board_id)
 
     def _settle(self, board_id: str) -> None:
         for entry, rival in list(self.claims.rivals(board_id)):
@@ -282,13 +299,13 @@ class Engine:
             entry = self.entries.get(name)
             obj = entry.object if entry else None
             status = snapshot(entry.board, entry.object.get("status") or {}, rfc3339()) if entry else None
-        if obj is None or status is None or status == bare(obj):
+        if obj is None or status is None or bare(status) == bare(obj.get("status")):
             return None
         meta = obj["metadata"]
         if meta["resourceVersion"] == REWOUND:
             return None  # it is being read anew, and marked again then
         if entry is not None:
-            entry.sent = status
+            entry.sent = bare(status)
         kept = {k: meta[k] for k in ("name", "namespace", "uid", "resourceVersion")}
         title = "BoardModel" if kind == MODELS else "Board"
         return {"apiVersion": "boardlet.dev/v1alpha1", "kind": title, "metadata": kept, "status": status}
@@ -301,9 +318,9 @@ class Engine:
             self.on_board("MODIFIED", obj)
 
 
-def bare(obj: Mapping[str, Any]) -> dict[str, Any]:
-    """An object's status without the empty maps that the API server puts into it."""
-    return {name: value for name, value in (obj.get("status") or {}).items() if value != {}}
+def bare(status: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A status without empty maps, which the API server puts in or leaves out as it likes."""
+    return {name: value for name, value in (status or {}).items() if value != {}}
 
 
 def model_ref(obj: Mapping[str, Any]) -> Name:

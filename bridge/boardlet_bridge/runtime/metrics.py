@@ -48,6 +48,9 @@ class Metrics:
         self.broker_up = Gauge("boardlet_broker_up", "1 while the broker is connected", registry=self.registry)
         self.boards = Gauge("boardlet_boards", "Board objects that are served", registry=self.registry)
         self.connected = Gauge("boardlet_boards_connected", "Boards that answer now", registry=self.registry)
+        self.orphans = Gauge(
+            "boardlet_orphan_mailboxes", "Mailboxes at the broker that no Board object owns", registry=self.registry
+        )
         self.pending = Gauge("boardlet_status_pending", "Statuses that wait to be written", registry=self.registry)
 
     def watch(
@@ -55,6 +58,7 @@ class Metrics:
         boards: Callable[[], float],
         connected: Callable[[], float],
         pending: Callable[[], float],
+        orphans: Callable[[], float],
         received: Mapping[str, int],
     ) -> None:
         """Have these read whenever the metrics are scraped."""
@@ -62,6 +66,7 @@ class Metrics:
         self.boards.set_function(boards)
         self.connected.set_function(connected)
         self.pending.set_function(pending)
+        self.orphans.set_function(orphans)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -95,7 +95,11 @@ class Bridge:
             )
             engine = self.engine
             self.metrics.watch(
-                lambda: len(engine.entries), lambda: engine.connected, lambda: self._writer.pending, engine.received
+                lambda: len(engine.entries),
+                lambda: engine.connected,
+                lambda: self._writer.pending,
+                lambda: len(engine.orphans),
+                engine.received,
             )
             await self._serve_health(stack)
             await self._serve(stack, client, described, stop)
