@@ -12,7 +12,7 @@ _KINDS = (bool, int, (int, float), str, int, bytes, list, list)
 def check(row, v):
     # 0, or the code of section 7 for why v is not what the row of a property, field or item allows.
     t = row[2]
-    if not isinstance(v, _KINDS[t]) or (t and isinstance(v, bool)):
+    if t > 7 or not isinstance(v, _KINDS[t]) or (t and isinstance(v, bool)):
         return _WRONG_TYPE
     if t == 3:
         v = v.encode()

@@ -175,7 +175,10 @@ class Twin:
                 p.error = o.error
         for o in old.values():
             if hasattr(o.driver, "close"):
-                o.driver.close()
+                try:
+                    o.driver.close()
+                except Exception as e:
+                    self._broken(o, e)
         for p in self.props.values():
             if not p.spec or p.driver:
                 continue

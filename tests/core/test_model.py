@@ -10,7 +10,8 @@ from typing import Any
 import cbor2
 import pytest
 import yaml
-from boardlet_bridge.core.model import Model, Property, compile_model
+from boardlet_bridge.core.desired import build_state
+from boardlet_bridge.core.model import AGENT_RECEIVES_BYTES, Model, Property, compile_model
 from boardlet_bridge.core.value import ModelError, ValueRefused
 from boardlet_wire import cbor
 from hypothesis import given
@@ -204,6 +205,22 @@ def test_a_compiled_model_is_small_and_shallow() -> None:
     """A property of every type and driver, thirteen in all, is under a kilobyte, and boards can decode its depth."""
     assert len(MODEL.encoded) < 1024
     assert len(cbor.loads(MODEL.encoded)[1]) == 13
+
+
+def test_the_worst_case_is_told_when_the_model_is() -> None:
+    """A model whose longest values a board could not receive says so; the bound holds for what is really asked."""
+    assert MODEL.advice == "boards can run it"
+    row = {"type": "String", "access": "ReadWrite", "maxLength": 128}
+    wide = {"properties": [{"name": f"x{i}", "index": 240 + i, **row} for i in range(8)]}
+    long = compile_model("wide", wide)
+    assert "but the longest values of all properties are" in long.advice
+    board = ready().board
+    board.spec = {"properties": {f"x{i}": "x" * 128 for i in range(8)}, "settings": {"heartbeatSeconds": 86400}}
+    state, _, errors = build_state(board, long)
+    assert not errors
+    assert len(state) + 40 <= long.most_desired_bytes <= len(state) + 80
+    agent = (ROOT / "firmware/boardlet/agent.py").read_text()
+    assert f"_LIMIT = const({AGENT_RECEIVES_BYTES})" in agent
 
 
 def test_pwm_has_its_range_as_scale() -> None:

@@ -201,6 +201,21 @@ STUCK = """    def set(self, value):
     def really(self, value):"""
 
 
+def test_a_driver_that_cannot_close(make_board: MakeBoard, peer: Peer) -> None:
+    """A driver that raises when its property goes keeps nobody from becoming the next model."""
+    board = make_board()
+    driver = board.flash / "drivers/gpio_out.py"
+    driver.write_text(driver.read_text().replace("self.pin.init(Pin.IN)", "raise RuntimeError"))
+    board.start()
+    peer.here()
+    peer.adopt(model(led=LED), {0: True})
+    other = {**LED, "driver": {"type": "GpioOut", "pins": [3]}}
+    peer.adopt(model(led=other), {0: True})
+    assert peer.full()[0] is True
+    assert board.pin(3) == 1
+    assert peer.here()[4] == 1, "it never booted again"
+
+
 def test_what_cannot_be_told(make_board: MakeBoard, peer: Peer) -> None:
     """What an app measures and the wire has no value for is refused there and then; the board lives and goes on."""
     board = make_board()

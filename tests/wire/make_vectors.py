@@ -152,7 +152,9 @@ def messages() -> list[dict[str, object]]:
 
 def checked_values() -> list[tuple[dict[int, object], object, int]]:
     # Code 0: the value is the property's.
-    return [(row, value, code) for row, good, bad in TYPES for value, code in [(good, 0), *bad]]
+    checked = [(row, value, code) for row, good, bad in TYPES for value, code in [(good, 0), *bad]]
+    # A type of a later version is an error of its property alone.
+    return [*checked, ({0: 9, 1: "later", 2: 8, 3: 1}, True, 2)]
 
 
 def value_row(row: dict[int, object], value: object, code: int) -> dict[str, object]:

@@ -35,6 +35,10 @@ from boardlet_bridge.core.value import (
 MODEL_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 4096  # what a board keeps in RAM while it fetches (PROTOCOL.md section 9)
 MAX_INDEX: Final = 254
+AGENT_RECEIVES_BYTES: Final = 1024  # the longest message, see firmware/boardlet/agent.py
+# A desired beside its values: keys, uid, revision, generation, digest, settings with three numbers, tag.
+DESIRED_BYTES: Final = 80
+INDEX_BYTES: Final = 2
 ACCESSES: Final = ("ReadOnly", "ReadWrite")
 # Which keys of a type's description belong to which types.
 LIMITS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -81,6 +85,22 @@ class Model:
     by_index: Mapping[int, Property]
     encoded: bytes
     digest: bytes
+
+    @property
+    def advice(self) -> str:
+        """What its author should know although boards can run it: the worst case of what a Board may ask for."""
+        if self.most_desired_bytes <= AGENT_RECEIVES_BYTES:
+            return "boards can run it"
+        return (
+            f"boards can run it, but the longest values of all properties are {self.most_desired_bytes} bytes, and "
+            f"they receive {AGENT_RECEIVES_BYTES}: a Board that asks for them will say TooLarge"
+        )
+
+    @property
+    def most_desired_bytes(self) -> int:
+        """The length of the longest desired message that a Board of this model can ask for."""
+        writable = (p for p in self.by_index.values() if p.writable)
+        return DESIRED_BYTES + sum(INDEX_BYTES + p.type.most_bytes() for p in writable)
 
 
 def compile_model(name: str, spec: Mapping[str, Any]) -> Model:

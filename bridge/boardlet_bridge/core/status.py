@@ -56,7 +56,8 @@ def model_snapshot(seen: ModelSeen, obj: Mapping[str, Any], wall: str) -> dict[s
     generation = obj["metadata"]["generation"]
     status: Status = TRUE if seen.model else FALSE
     reason: Reason = "Compiled" if seen.model else seen.reason
-    accepted = Condition("Accepted", status, reason, seen.message or "boards can run it", generation)
+    message = seen.message or (seen.model.advice if seen.model else "")
+    accepted = Condition("Accepted", status, reason, message, generation)
     written: dict[str, Any] = {
         "observedGeneration": generation,
         "conditions": _conditions((accepted,), obj.get("status") or {}, wall),

@@ -27,6 +27,8 @@ MAX_LENGTH: Final = 128
 MAX_ITEMS: Final = 32
 MAX_FIELDS: Final = 8
 MAX_WORDS: Final = 32
+HEAD_BYTES: Final = 2  # of a string or an array, in CBOR
+NUMBER_BYTES: Final = 5
 INT_MIN: Final = -(2**31)
 INT_MAX: Final = 2**31 - 1
 
@@ -92,6 +94,14 @@ class ValueType:
             pairs = zip(self.fields, value, strict=True)
             return {name: field.from_wire(item, f"{path}.{name}") for (name, field), item in pairs}
         raise refuse("WrongType", path, f"must be of type {kind}, the board reports {value!r:.40}")
+
+    def most_bytes(self) -> int:
+        """The length of the longest encoding of a value that `to_wire` allows."""
+        if self.items:
+            return HEAD_BYTES + self.max_items * self.items.most_bytes()
+        if self.kind in ("String", "Bytes"):
+            return HEAD_BYTES + self.max_length
+        return HEAD_BYTES + sum(field.most_bytes() for _, field in self.fields) if self.fields else NUMBER_BYTES
 
     def row(self) -> dict[int, object]:
         """The keys of PROTOCOL.md section 9 that a board checks by."""
