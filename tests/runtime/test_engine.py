@@ -22,11 +22,14 @@ class Outlet:
         self.time = 100.0
         self.published: list[str] = []
         self.refusals: list[str] = []
+        self.marks: list[tuple[str, str, str]] = []
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.published.append(topic)
 
-    def mark(self, key: tuple[str, str, str], urgent: bool) -> None: ...
+    def mark(self, key: tuple[str, str, str], urgent: bool) -> None:
+        self.marks.append(key)
+
     def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None: ...
     def tell(self, obj: Mapping[str, Any], notice: object) -> None: ...
     def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
@@ -133,6 +136,24 @@ def test_mailboxes_without_an_object_are_named_when_the_broker_is_read(engine: E
         engine.on_up()
     [line] = [line for line in said if "mailboxes" in line]
     assert (line["mailboxes"], len(line["boards"])) == (100, engines.MAX_NAMED_ORPHANS)
+
+
+def test_the_bridges_own_echo_costs_nothing(engine: Engine, outlet: Outlet) -> None:
+    """A status that comes back as it was written, by the answer or the watch, marks nothing; another's does."""
+    key = ("boards", "default", "g1")
+    body = engine.snapshot(key)
+    assert body is not None
+    outlet.marks.clear()
+    # The API server keeps an empty map that was not sent.
+    status = {**body["status"], "reported": {}}
+    echo = {**board(1), "metadata": {**board(1)["metadata"], "resourceVersion": "2"}, "status": status}
+    engine.on_board("MODIFIED", echo)
+    engine.written(key, echo)
+    assert outlet.marks == []
+    assert engine.snapshot(key) is None
+    foreign = {**echo, "metadata": {**echo["metadata"], "resourceVersion": "3"}, "status": {"conditions": []}}
+    engine.on_board("MODIFIED", foreign)
+    assert outlet.marks == [key]
 
 
 def test_a_step_that_fails_is_told_and_stays_with_its_board(
