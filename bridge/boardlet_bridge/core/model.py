@@ -12,25 +12,11 @@ from typing import Any, Final
 from boardlet_wire.names import ModelKey, PropertyKey
 from boardlet_wire.seal import digest
 
+from boardlet_bridge.core.asked import to_wire
 from boardlet_bridge.core.codec import encode, single
 from boardlet_bridge.core.driver import check_pins, compile_driver
-from boardlet_bridge.core.value import (
-    DEFAULT_MAX_LENGTH,
-    INT_MAX,
-    INT_MIN,
-    MAX_FIELDS,
-    MAX_ITEMS,
-    MAX_LENGTH,
-    MAX_WORDS,
-    NUMERIC,
-    SCALARS,
-    TYPES,
-    ModelError,
-    Value,
-    ValueRefused,
-    ValueType,
-    whole,
-)
+from boardlet_bridge.core.schema import compile_type
+from boardlet_bridge.core.value import NUMERIC, SCALARS, ModelError, Value, ValueRefused, ValueType, whole
 
 MODEL_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 4096  # what a board keeps in RAM while it fetches (PROTOCOL.md section 9)
@@ -40,16 +26,6 @@ AGENT_RECEIVES_BYTES: Final = 1024  # the longest message, see firmware/boardlet
 DESIRED_BYTES: Final = 80
 INDEX_BYTES: Final = 2
 ACCESSES: Final = ("ReadOnly", "ReadWrite")
-# Which keys of a type's description belong to which types.
-LIMITS: Final[Mapping[str, tuple[str, ...]]] = {
-    "minimum": NUMERIC,
-    "maximum": NUMERIC,
-    "maxLength": ("String", "Bytes"),
-    "values": ("Enum",),
-    "fields": ("Record",),
-    "items": ("Array",),
-    "maxItems": ("Array",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +40,7 @@ class Property:
 
     def to_wire(self, value: object) -> Value:
         """The value as the wire carries it; raises ValueRefused (WrongType, OutOfRange, TooLong)."""
-        return self.type.to_wire(value, self._path)
+        return to_wire(self.type, value, self._path)
 
     def from_wire(self, value: object) -> Value:
         """The value as Kubernetes shows it; raises ValueRefused."""
@@ -134,7 +110,7 @@ def _property(raw: Mapping[str, Any]) -> Property:
     where = f"property {name!r}"
     if access not in ACCESSES or not 0 <= index <= MAX_INDEX:
         raise ModelError(f"{where}: unknown access, or an index not in 0..{MAX_INDEX}")
-    prop = Property(name, index, _type(where, raw, TYPES), access == "ReadWrite")
+    prop = Property(name, index, compile_type(where, raw), access == "ReadWrite")
     if raw.get("default") is None:
         return prop
     if not prop.writable:
@@ -143,60 +119,6 @@ def _property(raw: Mapping[str, Any]) -> Property:
         return Property(name, index, prop.type, True, prop.to_wire(raw["default"]))
     except ValueRefused as error:
         raise ModelError(f"{where}: its default {error} ({error.reason})") from error
-
-
-def _type(where: str, raw: Mapping[str, Any], allowed: tuple[str, ...]) -> ValueType:
-    kind = str(raw["type"])
-    if kind not in allowed:
-        raise ModelError(f"{where}: type must be one of {', '.join(allowed)}, is {kind!r}")
-    for key, kinds in LIMITS.items():
-        if key in raw and kind not in kinds:
-            raise ModelError(f"{where}: {key} must be set for {' and '.join(kinds)} only")
-    words = _words(where, raw) if kind == "Enum" else ()
-    items = _type(f"{where}, its items", raw["items"], SCALARS) if kind == "Array" else None
-    fields = tuple((str(f["name"]), _type(f"{where}, field {f['name']!r}", f, SCALARS)) for f in raw.get("fields", ()))
-    if kind == "Record" and not 0 < len({name for name, _ in fields}) == len(fields) <= MAX_FIELDS:
-        raise ModelError(f"{where}: fields must be 1 to {MAX_FIELDS}, each with a name of its own")
-    made = ValueType(
-        kind,
-        _bound(where, kind, raw.get("minimum")),
-        _bound(where, kind, raw.get("maximum")),
-        _size(where, "maxLength", raw.get("maxLength", DEFAULT_MAX_LENGTH), MAX_LENGTH),
-        words,
-        fields,
-        items,
-        _size(where, "maxItems", raw["maxItems"], MAX_ITEMS) if kind == "Array" else MAX_ITEMS,
-    )
-    if made.minimum is not None and made.maximum is not None and made.minimum > made.maximum:
-        raise ModelError(f"{where}: maximum must be at least minimum")
-    return made
-
-
-def _words(where: str, raw: Mapping[str, Any]) -> tuple[str, ...]:
-    words = tuple(map(str, raw["values"]))
-    if not 0 < len(set(words)) == len(words) <= MAX_WORDS:
-        raise ModelError(f"{where}: values must be 1 to {MAX_WORDS} different words")
-    return words
-
-
-def _bound(where: str, kind: str, raw: Any) -> float | None:
-    # In the precision that boards compare with, so that both sides refuse the same values.
-    if raw is None:
-        return None
-    if kind != "Integer":
-        try:
-            return single(raw)
-        except ValueError as error:
-            raise ModelError(f"{where}: minimum and maximum must be single-precision numbers") from error
-    if raw != int(raw) or not INT_MIN <= raw <= INT_MAX:
-        raise ModelError(f"{where}: minimum and maximum must be whole numbers of 32 bits for Integer")
-    return int(raw)
-
-
-def _size(where: str, key: str, raw: Any, most: int) -> int:
-    if not 1 <= int(raw) <= most:
-        raise ModelError(f"{where}: {key} must be from 1 to {most}")
-    return int(raw)
 
 
 def _row(prop: Property, raw: Mapping[str, Any]) -> dict[int, object]:

@@ -7,10 +7,7 @@ as base64 and a Record as a map; the wire has a position, a byte string and an a
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,10 +20,6 @@ TYPES: Final = ("Boolean", "Integer", "Number", "String", "Enum", "Bytes", "Reco
 SCALARS: Final = TYPES[:6]
 NUMERIC: Final = ("Integer", "Number")
 DEFAULT_MAX_LENGTH: Final = 64
-MAX_LENGTH: Final = 128
-MAX_ITEMS: Final = 32
-MAX_FIELDS: Final = 8
-MAX_WORDS: Final = 32
 HEAD_BYTES: Final = 2  # of a string or an array, in CBOR
 NUMBER_BYTES: Final = 5
 INT_MIN: Final = -(2**31)
@@ -59,14 +52,7 @@ class ValueType:
     words: tuple[str, ...] = ()
     fields: tuple[tuple[str, ValueType], ...] = ()
     items: ValueType | None = None
-    max_items: int = MAX_ITEMS
-
-    def to_wire(self, value: object, path: str = "") -> Value:
-        """The wire's form of a Kubernetes value; `path` names it in messages where it is a part of another.
-
-        Raises ValueRefused: WrongType, OutOfRange or TooLong.
-        """
-        return _TO_WIRE[self.kind](self, value, path)
+    max_items: int = 0
 
     def from_wire(self, value: object, path: str = "") -> Value:
         """Kubernetes' form of what a board reports; raises ValueRefused (WrongType, or OutOfRange for an Enum).
@@ -75,13 +61,13 @@ class ValueType:
         """
         kind = self.kind
         if kind == "Number" and isinstance(value, int | float) and not isinstance(value, bool):
-            return shortest(_single(value, path))
+            return shortest(single_number(value, path))
         if kind == "Boolean" and isinstance(value, bool):
             return value
         if kind == "String" and isinstance(value, str):
             return printable(value)
         if kind == "Integer" and type(value) is int:
-            return _integer(value, path)
+            return integer_32(value, path)
         if kind == "Enum" and type(value) is int:
             if 0 <= value < len(self.words):
                 return self.words[value]
@@ -137,107 +123,16 @@ def written(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)[:40]
 
 
-def _wrong(kind: ValueType, value: object, path: str) -> ValueRefused:
-    return refuse("WrongType", path, f"must be of type {kind.kind}, is {written(value)}")
-
-
-def _boolean(kind: ValueType, value: object, path: str) -> Value:
-    if not isinstance(value, bool):
-        raise _wrong(kind, value, path)
-    return value
-
-
-def _number(kind: ValueType, value: object, path: str) -> Value:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(kind, value, path)
-    checked: int | float
-    if kind.kind == "Integer":
-        if not math.isfinite(value) or value != int(value):
-            raise _wrong(kind, value, path)
-        checked = _integer(int(value), path)
-    else:
-        checked = _single(value, path)
-    if kind.minimum is not None and checked < kind.minimum:
-        raise refuse("OutOfRange", path, f"must be at least {_plain(kind.minimum)}, is {_plain(checked)}")
-    if kind.maximum is not None and checked > kind.maximum:
-        raise refuse("OutOfRange", path, f"must be at most {_plain(kind.maximum)}, is {_plain(checked)}")
-    return checked
-
-
-def _integer(value: int, path: str) -> int:
+def integer_32(value: int, path: str) -> int:
+    """The integer if it fits the wire; raises ValueRefused (OutOfRange)."""
     if not INT_MIN <= value <= INT_MAX:
         raise refuse("OutOfRange", path, f"must fit 32 bits, is {value}")
     return value
 
 
-def _single(value: float, path: str) -> float:
+def single_number(value: float, path: str) -> float:
+    """The number as the wire has it; raises ValueRefused (OutOfRange)."""
     try:
         return single(float(value))
     except (ValueError, OverflowError) as error:
         raise refuse("OutOfRange", path, "must be a single-precision number") from error
-
-
-def _plain(x: float) -> float:
-    return whole(shortest(x) if isinstance(x, float) else x)
-
-
-def _string(kind: ValueType, value: object, path: str) -> Value:
-    if not isinstance(value, str):
-        raise _wrong(kind, value, path)
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
-        raise refuse("WrongType", path, "must be Unicode text") from error
-    if size > kind.max_length:
-        raise refuse("TooLong", path, f"must be at most {kind.max_length} bytes, is {size}")
-    return value
-
-
-def _enum(kind: ValueType, value: object, path: str) -> Value:
-    if not isinstance(value, str):
-        raise _wrong(kind, value, path)
-    if value not in kind.words:
-        raise refuse("OutOfRange", path, f"must be one of {', '.join(kind.words)}, is {written(value)}")
-    return kind.words.index(value)
-
-
-def _bytes(kind: ValueType, value: object, path: str) -> Value:
-    if not isinstance(value, str):
-        raise _wrong(kind, value, path)
-    try:
-        raw = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise refuse("WrongType", path, f"must be base64, is {written(value)}") from error
-    if len(raw) > kind.max_length:
-        raise refuse("TooLong", path, f"must be at most {kind.max_length} bytes, is {len(raw)}")
-    return raw
-
-
-def _record(kind: ValueType, value: object, path: str) -> Value:
-    if not isinstance(value, Mapping):
-        raise _wrong(kind, value, path)
-    names = [name for name, _ in kind.fields]
-    if set(value) != set(names):
-        has = ", ".join(sorted(map(str, value))) or "none"
-        raise refuse("WrongType", path, f"must have the fields {', '.join(names)} and no other, has {has:.80}")
-    return [field.to_wire(value[name], f"{path}.{name}") for name, field in kind.fields]
-
-
-def _array(kind: ValueType, value: object, path: str) -> Value:
-    if not isinstance(value, list) or kind.items is None:
-        raise _wrong(kind, value, path)
-    if len(value) > kind.max_items:
-        raise refuse("TooLong", path, f"must be at most {kind.max_items} items, is {len(value)}")
-    return [kind.items.to_wire(item, f"{path}[{i}]") for i, item in enumerate(value)]
-
-
-_TO_WIRE: Final[Mapping[str, Callable[[ValueType, object, str], Value]]] = {
-    "Boolean": _boolean,
-    "Integer": _number,
-    "Number": _number,
-    "String": _string,
-    "Enum": _enum,
-    "Bytes": _bytes,
-    "Record": _record,
-    "Array": _array,
-}
