@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -121,6 +122,34 @@ class BoardSide:
         self.values.update({k: v for k, v in state.items() if k >= 0})
 
 
+def _documented() -> set[tuple[str, str, str]]:
+    # Type, status and reason of every row of docs/status.md.
+    lines = (Path(__file__).parents[2] / "docs/status.md").read_text().partition("\n## ")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines.splitlines() if line.startswith("|")
+    ]
+    found = {(row[0], row[1], row[2]) for row in rows[2:]}
+    connections = {reason for type_, status, reason in found if type_ == "Connected"}
+    obstacles = {reason for type_, _, reason in found if type_ == "Synced"}
+    found |= {("Synced", "Unknown", reason) for reason in connections | obstacles}
+    return found | {("Healthy", "Unknown", reason) for reason in connections}
+
+
+DOCUMENTED = _documented()
+
+
+def check(status: dict[str, Any]) -> None:
+    """What holds of every status that is ever written: docs/status.md has it, and rule 6 of docs/design.md."""
+    found = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
+    for type_, (truth, reason) in found.items():
+        assert type_ == "Ready" or (type_, truth, reason) in DOCUMENTED, (type_, truth, reason)
+    parts = [found[type_] for type_ in ("Connected", "Synced", "Healthy")]
+    first = [part for truth in ("False", "Unknown") for part in parts if part[0] == truth]
+    assert found["Ready"] == (first[0] if first else ("True", "Synced"))
+    if found["Connected"][0] != "True":
+        assert found["Synced"][0] == found["Healthy"][0] == "Unknown", "rule 6"
+
+
 @dataclass
 class World:
     """One board's core with a broker that retains, an API server that stores, and a clock that tests move."""
@@ -189,6 +218,7 @@ class World:
 
     def write(self) -> None:
         status = snapshot(self.board, self.object["status"], f"t{self.now:g}")
+        check(status)
         if status != self.object["status"]:
             self.writes += 1
             self.object["status"] = status

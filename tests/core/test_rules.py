@@ -907,6 +907,14 @@ class TestOwners:
         world.join()
         assert world.condition("Ready") == ("True", "Synced")
 
+    def test_an_older_claim_that_appears_late(self) -> None:
+        """A Board that was served and is not any more says nothing of the board, which is the other's now."""
+        world = ready()
+        world.send(ClaimSeen("default/first"))
+        assert world.condition("Connected") == ("Unknown", "DuplicateBoardID")
+        assert world.condition("Synced") == ("Unknown", "DuplicateBoardID")
+        assert world.condition("Healthy")[0] == "Unknown"
+
     def test_finalizer_comes_before_the_first_desired(self) -> None:
         """Nothing is retained for an object that could vanish without being cleaned up after."""
         world = World()

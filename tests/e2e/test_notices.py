@@ -23,7 +23,7 @@ def test_describe_tells_what_has_happened(one: Greenhouse) -> None:
         "Connected": r"Normal .* boardlet-bridge +the board answers; boot 1, cause PowerOn; agent ",
         "Disconnected": r"Warning .* boardlet-bridge +the board's connection to the broker has ended",
         "Rebooted": r"Normal .* boardlet-bridge +the board answers; boot 2, cause PowerOn; agent ",
-        "PropertyErrors": r"Warning .* boardlet-bridge +see status.errors: nonsense",
+        "PropertyErrors": r"Warning .* boardlet-bridge +nonsense: model greenhouse has no such property",
     }
 
     def told() -> bool:

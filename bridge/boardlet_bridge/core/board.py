@@ -95,6 +95,7 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     meta = obj["metadata"]
     first = not board.uid
     board.uid = short_uid(meta["uid"])
+    board.title = f"-n {meta['namespace']} board {meta['name']}"
     board.generation = int(meta.get("generation") or 0)
     board.spec = obj.get("spec") or {}
     board.accepted_restore = str((meta.get("annotations") or {}).get(ACCEPT_RESTORE, ""))

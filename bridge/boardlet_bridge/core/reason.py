@@ -14,13 +14,20 @@ LINKS: Final[dict[Link, tuple[Status, str]]] = {
     Link.BROKER: (UNKNOWN, "the broker cannot be reached"),
     Link.ASKING: (UNKNOWN, "asked the board, waiting for its answer"),
     Link.LIVE: (TRUE, "the board answers in its present session"),
-    Link.GONE: (FALSE, "the board's connection to the broker has ended"),
+    Link.GONE: (
+        FALSE,
+        "the board's connection to the broker has ended: it comes back by itself when power and network do",
+    ),
     Link.ASLEEP: (
         UNKNOWN,
         "the broker remembers that the board sleeps; it is believed once it has woken and answered this bridge",
     ),
     Link.OVERDUE: (FALSE, "the board has not woken from its sleep in time: check its battery and its network"),
-    Link.SILENT: (FALSE, "the board has not been heard for longer than its heartbeat allows"),
+    Link.SILENT: (
+        FALSE,
+        "the board has not been heard for longer than its heartbeat allows, though its connection may stand: look at "
+        "the site's network, or power-cycle it",
+    ),
     Link.NEVER: (FALSE, "no board with this id answers on this broker: flash one, or check its power, network and id"),
     Link.VERSION: (FALSE, "the board speaks a newer protocol than this bridge: upgrade the bridge"),
 }

@@ -142,6 +142,7 @@ class Board:
 
     # The object
     uid: bytes = b""
+    title: str = ""  # as kubectl's arguments name it
     generation: int = 0
     spec: Mapping[str, Any] = field(default_factory=dict)
     accepted_restore: str = ""
@@ -237,8 +238,8 @@ class Board:
 
     @property
     def present(self) -> bool:
-        """Whether the board's last word may be shown: it answers, or sleeps in order."""
-        return self.live or self.asleep
+        """Whether the board's last word may be shown for this object: it answers, or sleeps in order."""
+        return not self.rival and (self.live or self.asleep)
 
     @property
     def confirmed(self) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from boardlet_wire.names import Health
 
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, Obstacle, Reason, Status, Type, summary
 from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, SUSPICIONS
 from boardlet_bridge.core.state import Board, Link, PropertyError
 from boardlet_bridge.core.value import written
+
+MAX_SAID: Final = 3  # errors in one message; all of them are in status.errors
 
 
 def conditions(board: Board) -> tuple[Condition, ...]:
@@ -51,8 +55,8 @@ def _restored_message(board: Board) -> str:
     generation = board.restored_generation
     return (
         f"the board was asked for generation {generation}, the object is at {board.generation}: the cluster went back. "
-        f"Nothing is sent until you make the spec right and say: kubectl annotate --overwrite board NAME "
-        f"boardlet.dev/accept-restore={generation}"
+        f"Nothing is sent until you make the spec right and say: kubectl annotate --overwrite "
+        f"{board.title} boardlet.dev/accept-restore={generation}"
     )
 
 
@@ -110,8 +114,9 @@ def _synced(board: Board) -> Condition:
         return _condition(board, "Synced", FALSE, "Pending", "the board has not switched to its model yet")
     errors = property_errors(board)
     if errors:
-        names = ", ".join(sorted({error.property for error in errors}))
-        return _condition(board, "Synced", FALSE, "PropertyErrors", f"see status.errors: {names}")
+        said = "; ".join(f"{error.property}: {error.message}" for error in errors[:MAX_SAID])
+        more = f"; and {len(errors) - MAX_SAID} more, see status.errors" if len(errors) > MAX_SAID else ""
+        return _condition(board, "Synced", FALSE, "PropertyErrors", said + more)
     drifted = drift(board)
     if drifted:
         return _condition(board, "Synced", FALSE, "Drifted", "the board reads back: " + ", ".join(drifted))
