@@ -72,7 +72,7 @@ class Agent:
             self.second = add(self.second, 1000)
             self.uptime += 1
             if self.uptime == self.stable_s:
-                self.boot.stable()
+                self.boot.clear(1)
             if self.boot.safe and self.uptime >= SAFE_S:
                 machine.reset()
         link, twin = self.link, self.twin
@@ -111,8 +111,7 @@ class Agent:
             return
         if not self.asleep:
             self.asleep = True
-            self.boot.stable()
-            self.boot.stable(3)
+            self.boot.sleep()
             if link.state == _UP:
                 link.send(now, "s", self.seal("s", self.session(2), b""), True)
         if link.inflight and self.uptime < self.awake_s + _FAREWELL_S:

@@ -26,11 +26,11 @@ class Boot:
     def __init__(self):
         self.store = Store("state")
         raw = self.store.get("boot")
-        # [boots, failed in a row, revision being tried, boots while trying it, boot of the last crash]
+        # [boots, failed in a row, revision being tried, boots while trying it or -1: asleep, boot of the last crash]
         self.rec = cbor.loads(raw) if raw else [0, 0, 0, 0, 0]
         rec = self.rec
         # MicroPython's numbers are the protocol's, but that STM32 has 0 for a soft reset.
-        cause = machine.reset_cause()
+        cause = 4 if rec[3] < 0 else machine.reset_cause()
         self.cause = cause if 0 <= cause <= 5 else 0
         if self.cause == 1:
             self.store.drop("crash")
@@ -38,8 +38,9 @@ class Boot:
             self.cause = 6
         self.tries = 0
         self.safe = rec[1] >= _FAILED_BOOTS
-        if cause == 4:
-            return  # woken: it has counted its boot, and lasted until it slept
+        if cause == 4:  # woken: it has counted its boot, and lasted until it slept
+            self.clear(3)
+            return
         rec[0] += 1
         rec[1] = 0 if self.safe else rec[1] + 1
         raw = self.store.get("next")
@@ -55,11 +56,16 @@ class Boot:
         except OSError as e:
             print("boot is not counted: %r" % e)  # a worn flash must not keep the board from running
 
-    def stable(self, i=1):
-        # It has lasted: the next boots, or with 3 those while trying, start from zero again.
-        if self.rec[i]:
-            self.rec[i] = 0
+    def clear(self, i, value=0):
+        # 1: it has lasted, the next boots start from zero again.
+        if self.rec[i] != value:
+            self.rec[i] = value
             self._write()
+
+    def sleep(self):
+        # A turn that ends in order has lasted. RP2 cannot tell waking from a watchdog's reset: flash must.
+        self.clear(1)
+        self.clear(3, 0 if hasattr(machine, "DEEPSLEEP_RESET") else -1)
 
     def crash(self):
         raw = self.store.get("crash")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import cbor2
+from boardimage.agent import FIRMWARE
 from bridge_side import MODEL, UID, Peer
 from virtualboard import VirtualBoard
 
@@ -98,6 +99,30 @@ def test_waking_is_not_a_failed_boot(make_board: MakeBoard, peer: Peer) -> None:
     birth = peer.here()
     assert (birth[4], birth[17]) == (1, False)
     assert {p.name: p.stat().st_mtime_ns for p in (board.flash / "state").iterdir()} == before
+
+
+def test_a_port_that_cannot_tell_waking_from_a_reset(make_board: MakeBoard, peer: Peer) -> None:
+    """Where the chip says Watchdog at each waking, as RP2's does, the board knows from its flash that it slept."""
+    board = make_board(**SLOW)
+    (board.flash / "machine.py").write_text(
+        f"exec(open({str(FIRMWARE / 'boards/unix/machine.py')!r}).read())\n"
+        "del DEEPSLEEP_RESET\n_cause = reset_cause()\ndef reset_cause():\n    return 3 if _cause == 4 else _cause\n"
+    )
+    board.start()
+    peer.here()
+    sleepy(peer, False)
+    peer.here(2)
+    for _ in range(3):
+        turn(peer)
+    birth = peer.here(5)
+    assert (birth[4], birth[5]) == (1, 4)
+    turn(peer)
+    births = len([s for s in peer.sessions if s[1] == 1])
+    peer.here(births + 1)
+    board.kill()  # in its turn, so that this is a boot
+    board.start()
+    birth = peer.here(births + 2)
+    assert (birth[4], birth[5]) == (2, 1)
 
 
 def test_without_a_bridge_it_sleeps_after_its_budget(make_board: MakeBoard, peer: Peer) -> None:
