@@ -49,7 +49,7 @@ class Prop:
         self.told_at = None
         self.error = 0
         self.error_told = 0
-        self.read_at = 0  # when a driver's value is due to be read
+        self.read_at = None  # when a driver's value is due to be read
 
     def fit(self, v):
         # A measured value as the property's type has it; raises ValueError or TypeError for what cannot be told. Out of

@@ -77,7 +77,7 @@ class Twin:
                 self.store.drop("next")
         if good:
             self._saw(good[1])
-        if good and self._load(cbor.loads(good[4])[-1]):
+        if good and self._load(now, cbor.loads(good[4])[-1]):
             self._run(now, good)
 
     def _record(self, name):
@@ -147,7 +147,7 @@ class Twin:
             self.store.drop("bad")
         self.trying_since = now
         if dig != self.model:
-            self._load(dig)
+            self._load(now, dig)
             self.switch = True
         self._run(now, asked)
         self.answer = True
@@ -158,7 +158,7 @@ class Twin:
         if keep:
             self.store.put("bad", cbor.dumps(self.refused))
 
-    def _load(self, dig):
+    def _load(self, now, dig):
         raw = self.store.get("m" + dig.hex())
         if not raw:
             return False
@@ -166,6 +166,7 @@ class Twin:
         self.props = load(raw)
         self.model = dig
         for p in self.props.values():
+            p.read_at = now  # not 0, which is to come for half of the ticks' period
             o = old.get(p.index)
             if o and o.kind == p.kind:
                 # It goes on: its pins see nothing of the switch.

@@ -103,7 +103,8 @@ class ModelTransport(Transport):
         self.connection = self.process.hub.dial(self._client_id, KEEPALIVE_S)
         if self.connection is None:
             raise ConnectionEnded("refused")
-        self.process.transport, self.process.asked_at = self, None
+        self.process.transport = self
+        self.process.connected()
         self.heard_at = self.sent_at = self._loop.time()
         self._alive()
         await self.first(self._connected, 15, "the broker did not answer the CONNECT")
@@ -136,6 +137,7 @@ class ModelTransport(Transport):
                     self._on_acknowledged(number)
                 case ("publish", number, topic, payload, retained):
                     self._send(("puback", number))
+                    self.process.told(topic, payload)
                     self._on_message(topic, payload, retained)
         if self.connection.client_closed:
             self._end("closed")
@@ -151,8 +153,8 @@ class ModelTransport(Transport):
         if self.ended.done():
             return None
         self._numbers += 1
-        if topic.endswith("/c") and self.process.asked_at is None:
-            self.process.asked_at = self.process.clock()
+        if topic.endswith("/c"):
+            self.process.asked()
         self._send(("publish", self._numbers, topic, payload, retain))
         return self._numbers
 
@@ -282,10 +284,11 @@ class Process:
         self.guards: list[asyncio.Future[None]] = []
         self.requests: deque[Request] = deque()
         self.dead = self.paused = self.api_stalled = self.watch_stalled = False
-        self.asked_at: int | None = None  # when it first asked the board, in its present connection
         self.untruth: AssertionError | None = None
         self.deciding: Callable[[Any], None] = lambda obj: None
-        self.clock: Callable[[], int] = lambda: 0
+        self.told: Callable[[str, bytes], None] = lambda topic, payload: None
+        self.asked: Callable[[], None] = lambda: None
+        self.connected: Callable[[], None] = lambda: None
         self.loop = Loop(now, self)
         settings = Settings.model_construct(**_DEFAULTS, root_key_file=root_key)
         self.loop.call_soon(self._start, settings)
@@ -293,10 +296,6 @@ class Process:
     def _start(self, settings: Settings) -> None:
         self.bridge = wiring.Bridge(settings)
         self.main = self.loop.create_task(self.bridge.run(asyncio.Event()))
-
-    @property
-    def engine(self) -> engine_module.Engine:
-        return self.bridge.engine
 
     def ask(self, name: str, work: Callable[[ApiServer], Any]) -> asyncio.Future[Any]:
         future = self.loop.create_future()
@@ -364,6 +363,11 @@ class Process:
                 task.cancel()
             self.loop.step()
         self.loop.close()
+
+    @property
+    def wakes(self) -> int:
+        """How many timers its engine holds."""
+        return len(self.bridge.engine.wakes) if hasattr(self, "bridge") else 0
 
     @property
     def idle(self) -> bool:

@@ -14,15 +14,17 @@ from types import TracebackType
 from typing import Any
 from unittest import mock
 
+import cbor2
 import structlog
 from apiserver import ApiServer
 from boardlet_bridge.core.board import ACCEPT_RESTORE
 from boardlet_bridge.core.model import compile_model
+from boardlet_wire.seal import UP_TAG
 from boardlet_wire.topic import bucket, topic
 from bridgeprocess import Process, doors
 from hub import Connection, Hub
 from silicon import Silicon
-from truth import Truth, UntruthError, expected, mail, silicon_values, wire_uid
+from truth import HERE, Heard, Truth, UntruthError, expected, mail, silicon_values, wire_uid
 
 BOARD_ID = "k7m2q9xa"
 NAME = "greenhouse-7"
@@ -58,6 +60,7 @@ MODELS: list[dict[str, Any]] = [
     {"properties": [LED, target(20), TEMP, LABEL, COUNT]},
 ]
 DEADLY = "die"
+MOST_WAKES = 50
 
 
 class World:
@@ -71,6 +74,7 @@ class World:
         self.silicon = Silicon(BOARD_ID, ROOT, self.hub, self.clock, seed.to_bytes(8, "big"))
         self.silicon.deadly = lambda name, value: (name, value) == ("label", DEADLY)
         self.bridges: list[Process] = []
+        self.heard: dict[Process, Heard] = {}
         self.woken_at = -(10**9)
         self.moves = 0
         self._seed = seed
@@ -113,7 +117,20 @@ class World:
     def _deciding(self, process: Process, obj: dict[str, Any]) -> None:
         if obj["kind"] == "Board":
             waking = self.now - self.woken_at < 5000
-            self.truth.decided(obj, self.now, process.asked_at, waking)
+            self.truth.decided(obj, self.now, self.heard[process], waking)
+            self.truth.ended(obj["status"], self.silicon, self.heard[process], self.now)
+
+    def _told(self, process: Process, topic_: str, payload: bytes) -> None:
+        heard = self.heard[process]
+        if payload in heard.said:
+            return  # the thief's, or a second copy
+        heard.said.add(payload)
+        if topic_ == topic(BOARD_ID, "s") and payload:
+            session = cbor2.loads(payload[:-UP_TAG])
+            heard.birth = session[2] if session[1] == HERE else b""
+            heard.at = self.now
+        elif topic_ == topic(BOARD_ID, "r"):
+            heard.at = self.now
 
     # The user
     @property
@@ -171,13 +188,23 @@ class World:
     def start_bridge(self) -> Process:
         self._seed += 1
         process = Process(self.hub, self.api, lambda: self.now / 1000, self._seed, self._root_key)
+        heard = self.heard[process] = Heard()
         process.deciding = lambda obj: self._deciding(process, obj)
-        process.clock = self.clock
+        process.told = lambda topic_, payload: self._told(process, topic_, payload)
+
+        def asked() -> None:
+            heard.asked_at = heard.asked_at or self.now
+
+        def connected() -> None:
+            heard.asked_at, heard.birth = 0, b""
+
+        process.asked, process.connected = asked, connected
         self.bridges.append(process)
         return process
 
     def kill(self, process: Process) -> None:
         self.bridges.remove(process)
+        del self.heard[process]
         process.kill()
 
     def pause(self, process: Process, paused: bool) -> None:
@@ -207,6 +234,8 @@ class World:
         for process in self.bridges:
             if process.ready:
                 process.step()
+                if process.wakes > MOST_WAKES:
+                    raise UntruthError(f"one board has {process.wakes} timers")
                 return True
         return any(process.api_step() for process in self.bridges)
 
@@ -292,8 +321,24 @@ class World:
         wrong = {"label": "ok", "target": 21}
         self.edit(lambda obj: obj["spec"]["properties"].update(wrong))
         self.wait_for("the right values", lambda: not self.difference())
-        self.run(200_000)
+        self.run(320_000)  # longer than anything is remembered for
         self.wait_for("an end of it", lambda: not self.difference(), 5_000)
+        self._calm()
+
+    def _calm(self) -> None:
+        """Two heartbeats cost nothing, an edit one desired, one flash write and one status write."""
+        assert self.object is not None
+        heartbeat_s = (self.object["spec"].get("settings") or {}).get("heartbeatSeconds", 60)
+        before = self.truth.writes, len(self.silicon.flash.writes)
+        self.run(2_000 * heartbeat_s)
+        if (self.truth.writes, len(self.silicon.flash.writes)) != before:
+            raise UntruthError(f"{self.truth.writes - before[0]} status writes although nothing changed")
+        mailed = self.truth.mails
+        self.edit_property("target", 23)
+        self.run(10_000)
+        cost = self.truth.mails - mailed, len(self.silicon.flash.writes) - before[1], self.truth.writes - before[0]
+        if cost != (1, 1, 1) or self.difference():
+            raise UntruthError(f"an edit cost {cost} desireds, flash writes and status writes: {self.difference()}")
 
     def _ended(self) -> bool:
         if not self.difference():

@@ -32,3 +32,24 @@ def test_two_bridges_quarrel_about_a_model(chaos: Chaos) -> None:
     chaos.edit_model(n=2)
     chaos.moment(ms=3000)
     chaos.edit_model(n=0)
+
+
+def test_timers_do_not_multiply(chaos: Chaos) -> None:
+    """However often a bridge looks at an object whose desired it has not read back, it waits with the same timer."""
+    chaos.begin(joined=True)
+    connection = chaos.world.connection("bridge")
+    assert connection is not None
+    connection.stalled = True
+    chaos.edit_target(value=30)
+    for n in range(60):
+        chaos.moment(ms=1)
+        chaos.world.edit(lambda obj, n=n: obj["metadata"].__setitem__("annotations", {"n": str(n)}))
+    chaos.wait(s=6)
+
+
+def test_a_model_comes_while_ticks_are_far_from_zero(chaos: Chaos) -> None:
+    """A property that begins late in the life of a board is read at once, not when the ticks have come round."""
+    chaos.power(on=True)
+    chaos.moment(ms=3000)
+    assert chaos.world.object is not None
+    assert chaos.world.object["status"]["reported"]["temp"] == 20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import cbor2
@@ -14,6 +15,7 @@ from boardlet_wire.seal import DOWN_TAG, digest
 from silicon import Silicon
 
 REVERTED = 5
+HERE = 1
 READ_BACK_MS = 1_500  # a pin is read once a second
 DYING_MS = 200_000  # connections take 1.5 keep-alives to die, on both sides
 
@@ -50,6 +52,16 @@ def expected(spec: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
+@dataclass
+class Heard:
+    """What has reached one bridge in its present connection: when it asked the board first, and what it was told."""
+
+    asked_at: int = 0
+    birth: bytes = b""  # the epoch of the last session message, if that was a birth
+    at: int = 0  # when the board was last heard
+    said: set[bytes] = field(default_factory=set)
+
+
 class Truth:
     """History and judgement."""
 
@@ -63,7 +75,7 @@ class Truth:
         self.now = self.pins_right_at = 0
         self.flash_seen = 0
         self.flash: Counter[tuple[int, str, int]] = Counter()
-        self.writes = 0
+        self.writes = self.mails = 0
 
     # The user's side
     def asked(self, obj: Mapping[str, Any]) -> None:
@@ -139,6 +151,7 @@ class Truth:
     # The broker's side
     def mailed(self, before: bytes, after: bytes) -> None:
         """A bridge's desired overwrites what was retained."""
+        self.mails += 1
         if not before or not after:
             return
         (uid0, rev0, gen0, _), (uid1, rev1, gen1, _) = mail(before), mail(after)
@@ -146,8 +159,8 @@ class Truth:
             raise UntruthError(f"restore: generation {gen1} was mailed above {gen0}, which nobody accepted")
 
     # The status
-    def decided(self, obj: Mapping[str, Any], now: int, asked_at: int | None, waking: bool) -> None:
-        """A bridge has decided to write this status; `asked_at` is when it asked the board first."""
+    def decided(self, obj: Mapping[str, Any], now: int, heard: Heard, waking: bool) -> None:
+        """A bridge has decided to write this status."""
         status = obj["status"]
         found = {c["type"]: c for c in status["conditions"]}
         if (found["Ready"]["status"] == "True") != all(
@@ -157,13 +170,25 @@ class Truth:
         if found["Synced"]["status"] == "True" and found["Connected"]["status"] != "True":
             raise UntruthError("Synced is claimed for a board that is not connected")
         if found["Connected"]["status"] == "True":
-            self._connected(status, asked_at)
+            self._connected(status, heard.asked_at)
         if found["Synced"]["status"] == "True":
             self._synced(obj, found["Synced"], now, waking)
 
-    def _connected(self, status: Mapping[str, Any], asked_at: int | None) -> None:
+    def ended(self, status: Mapping[str, Any], silicon: Silicon, heard: Heard, now: int) -> None:
+        """A bridge that says Gone or Silent must not have heard the session that goes on, or not for a heartbeat."""
+        connected = next(c for c in status["conditions"] if c["type"] == "Connected")
+        if not silicon.powered or heard.birth != silicon.agent.epoch or not silicon.agent.link.connection:
+            return
+        if heard.at == now:
+            return  # it may have been decided just before
+        if connected["reason"] == "Gone" and not silicon.agent.link.connection.broker_closed:
+            raise UntruthError("Gone: the session goes on, and the bridge was told of no other")
+        if connected["reason"] == "Silent" and now - heard.at < silicon.twin.heartbeat_ms:
+            raise UntruthError(f"Silent: the board spoke {now - heard.at} ms ago, its heartbeat is not due")
+
+    def _connected(self, status: Mapping[str, Any], asked_at: int) -> None:
         alive = self.alive.get(status["session"]["epoch"])
-        if asked_at is None or alive is None or alive < asked_at:
+        if not asked_at or alive is None or alive < asked_at:
             raise UntruthError(f"Connected: asked at {asked_at}, the board was last alive at {alive}")
 
     def _synced(self, obj: Mapping[str, Any], condition: Mapping[str, Any], now: int, waking: bool) -> None:

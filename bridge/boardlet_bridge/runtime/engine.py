@@ -88,6 +88,7 @@ class Engine:
     refused_at: dict[tuple[str, str], float] = field(default_factory=dict)
     """When a refusal was last logged, by board and cause."""
     wakes: list[tuple[float, Name]] = field(default_factory=list)
+    awaited: set[tuple[float, Name]] = field(default_factory=set)  # what is in wakes
     timer_at: float = float("inf")
 
     # From the broker
@@ -271,6 +272,9 @@ class Engine:
             log.info("refused a message", board=board_id, cause=cause, detail=detail)
 
     def _wake(self, at: float, name: Name) -> None:
+        if (at, name) in self.awaited:
+            return  # a step asks again for what an earlier one asked for; its Tick would ask twice, and so on
+        self.awaited.add((at, name))
         heapq.heappush(self.wakes, (at, name))
         if at < self.timer_at:
             self.timer_at = at
@@ -280,7 +284,9 @@ class Engine:
         now = self.outlet.now()
         self.timer_at = float("inf")
         while self.wakes and self.wakes[0][0] <= now:
-            entry = self.entries.get(heapq.heappop(self.wakes)[1])
+            wake = heapq.heappop(self.wakes)
+            self.awaited.discard(wake)
+            entry = self.entries.get(wake[1])
             if entry is not None:
                 self._step(entry, Tick())
         if self.wakes and self.wakes[0][0] < self.timer_at:
