@@ -411,6 +411,33 @@ class TestSession:
         assert world.condition("Synced")[0] == "Unknown"
         assert world.condition("Ready") == ("False", "Gone")
 
+    def test_reports_that_a_broker_held_back(self) -> None:
+        """A dead board's last reports, let out slowly, keep it Connected for ten heartbeats and a deadline at most."""
+        world = ready()
+        held = [world.side.report({2: 20.0 + n}) for n in range(100)]
+        died = world.now
+        while world.condition("Connected")[0] == "True":
+            world.send(held.pop(0))
+            world.wait(80)
+        assert world.condition("Connected") == ("False", "Silent")
+        assert world.now - died <= (10 + 1.5) * 60 + 2 * 80
+        world.send(held.pop(0))
+        assert world.condition("Connected") == ("False", "Silent"), "no report of that session brings it back"
+
+    def test_heartbeats_keep_it_alive(self) -> None:
+        """A heartbeat a minute, with an answer every ten, keep it Connected for an hour without a status write."""
+        world = ready()
+        asked, writes = world.count("c"), world.writes
+        for n in range(1, 61):
+            world.wait(60)
+            questions = world.count("c")
+            world.send(world.side.report({-2: 1, -4: 60 * n}))
+            if world.count("c") > questions:
+                world.answer()
+        assert world.count("c") - asked == 6
+        assert world.writes == writes
+        assert world.condition("Ready") == ("True", "Synced")
+
     def test_half_dead_link(self) -> None:
         """Connected and silent for 1.5 heartbeats is not connected; the next report brings it back."""
         world = ready()
@@ -430,16 +457,6 @@ class TestSession:
         world.ack()
         world.wait(3.1)
         assert world.condition("Connected") == ("False", "Silent")
-
-    def test_heartbeats_keep_it_alive(self) -> None:
-        """A heartbeat a minute keeps the board Connected for an hour, without a status write."""
-        world = ready()
-        writes = world.writes
-        for _ in range(60):
-            world.wait(60)
-            world.send(world.side.report({-2: 1, -4: 99}))
-        assert world.condition("Connected")[0] == "True"
-        assert world.writes == writes
 
     def test_lost_report_is_found(self) -> None:
         """A lost report of the last value is found by the heartbeat's sequence, and everything is asked for."""

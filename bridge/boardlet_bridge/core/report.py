@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from boardlet_wire.names import REPORTED, Operation, ReportKey
@@ -16,7 +17,7 @@ from boardlet_bridge.core.codec import Fields, MalformedError, check_revision
 from boardlet_bridge.core.desired import identity_of, reconcile
 from boardlet_bridge.core.event import Effect, Refused
 from boardlet_bridge.core.model import Model
-from boardlet_bridge.core.session import arm, ask, ask_once, introduce, refusal_of
+from boardlet_bridge.core.session import ask, ask_once, heard, introduce, refusal_of
 from boardlet_bridge.core.state import Board, Identity, Link, PropertyError
 from boardlet_bridge.core.value import ValueRefused
 
@@ -79,14 +80,13 @@ def read_report(board: Board, payload: bytes, now: float) -> list[Effect]:
         return [Refused("duplicate", "a report of before its sleep")] if board.sleep else ask_once(board, now)
     if report.sequence < board.next_sequence:
         return [Refused("duplicate", f"sequence {report.sequence}, {board.next_sequence} was due")]
-    board.deadline = now + board.patience_s
     said = board.applied.revision if board.applied else 0
     if report.sequence > board.next_sequence or report.revision not in (None, said):
-        return [Refused("gap", f"sequence {report.sequence}, {board.next_sequence} was due"), *ask_once(board, now)]
+        gap = Refused("gap", f"sequence {report.sequence}, {board.next_sequence} was due")
+        return [gap, *ask_once(board, now), *heard(board, now)]
     _take(board, report)
-    # Anew, because a confirmed heartbeat counts from this report on.
-    board.deadline = now + board.patience_s
-    return [*reconcile(board, now), *arm(board, now)]
+    # Afterwards, because a confirmed heartbeat counts from this report on.
+    return [*reconcile(board, now), *heard(board, now)]
 
 
 def _answered(board: Board, report: Report, now: float) -> list[Effect]:
@@ -95,9 +95,9 @@ def _answered(board: Board, report: Report, now: float) -> list[Effect]:
     board.nonce = b""
     board.link, board.link_detail = Link.LIVE, ""
     board.reported, board.board_errors, board.strange = {}, {}, {}
+    board.answered_at, board.proof_by = now, inf
     _take(board, report)
-    board.deadline = now + board.patience_s
-    return [*reconcile(board, now), *arm(board, now)]
+    return [*reconcile(board, now), *heard(board, now)]
 
 
 def _take(board: Board, report: Report) -> None:

@@ -6,6 +6,7 @@ a nonce that this process made; a replayed session or report can therefore never
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from boardlet_wire.names import (
@@ -71,6 +72,19 @@ def ask_once(board: Board, now: float) -> list[Effect]:
     """Ask for everything, unless a question is still under way."""
     waiting = bool(board.nonce) and now < board.asked_at + board.limits.ask_again_s
     return [] if waiting else ask(board, now, Operation.REPORT)
+
+
+def heard(board: Board, now: float) -> list[Effect]:
+    """A live board has spoken: its deadline moves, but not beyond that of a question that it owes an answer.
+
+    A seal tells who spoke, not when: whoever holds messages back could let a dead board speak on for ever (rule 4).
+    """
+    effects: list[Effect] = []
+    if board.proof_by == inf and now >= board.answered_at + board.limits.proof_heartbeats * board.heartbeat_s:
+        board.proof_by = now + board.patience_s
+        effects = ask_once(board, now)
+    board.deadline = min(now + board.patience_s, board.proof_by)
+    return effects + arm(board, now)
 
 
 def introduce(board: Board, now: float) -> list[Effect]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import Any, Final, Literal
 
 from boardlet_wire.names import AWAKE_S, DEFAULT_HEARTBEAT_S, Health
@@ -59,6 +60,8 @@ class Limits:
     """A bridge that starts reads all objects and all that the broker retains: so long statuses stand as they are."""
     ask_grace_s: float = 5.0
     """Then, and when its broker is back, it asks all boards at once: so long statuses stand as they are."""
+    proof_heartbeats: int = 10
+    """However often a board speaks, it is asked after this many heartbeats: only an answer proves when it spoke."""
     ask_again_s: float = 10.0
     """A question that the board has not answered is asked anew after this time."""
     mail_again_s: float = 5.0
@@ -183,6 +186,8 @@ class Board:
     introducing: bool = False
     introduced_at: float = -1e9
     deadline: float = 0.0
+    answered_at: float = 0.0  # when a question of ours was last answered
+    proof_by: float = inf  # until when the next answer is owed, inf while none is
     armed: float = 0.0  # the time of the Wake that will look at the deadline
     next_sequence: int = 0
     sleep: Sleep | None = None  # until the next session begins

@@ -101,6 +101,9 @@ class Settings(BaseSettings):
 
     grace_factor: float = Field(1.5, ge=1)
     """A board that is silent for this many heartbeats counts as not connected."""
+    proof_heartbeats: int = Field(10, ge=1)
+    """A board is asked for proof of its life after this many heartbeats, so that messages which a broker has held back
+    cannot keep a dead board connected for longer; each costs a command and a full report."""
     pending_grace_s: float = Field(1.0, ge=0)
     """An edit that a board confirms within this many seconds costs one status write instead of two."""
     mint_burst: int = Field(20, ge=1)

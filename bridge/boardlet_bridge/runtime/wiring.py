@@ -235,6 +235,7 @@ def read_root_key(path: Path) -> bytes:
 def _limits(settings: Settings) -> Limits:
     return Limits(
         grace_factor=settings.grace_factor,
+        proof_heartbeats=settings.proof_heartbeats,
         pending_grace_s=settings.pending_grace_s,
         mint_burst=settings.mint_burst,
         mint_interval_s=settings.mint_interval_s,
