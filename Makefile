@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test venv faults bench lint lock clean help
+.PHONY: demo test venv faults bench lint lock image sbom clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -37,6 +37,14 @@ lint: $(VENV)/.ready   ## ruff, mypy, import layers
 lock: $(VENV)/.ready   ## pin every dependency with hashes
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o bridge/requirements.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra cli --extra dev pyproject.toml -o $(LOCK)
+
+ENGINE ?= podman
+image:           ## the bridge's container image, the same bytes from the same commit and base
+	@$(ENGINE) build --timestamp "$$(git log -1 --format=%ct)" --build-arg REVISION="$$(git rev-parse HEAD)" -f bridge/Containerfile -t boardlet-bridge .
+
+SBOM ?= build/sbom.cdx.json
+sbom: $(VENV)/.ready   ## what is in that image, as CycloneDX, from its lock file
+	@mkdir -p $(dir $(SBOM)) && $(BIN)/cyclonedx-py requirements bridge/requirements.txt --pyproject pyproject.toml --output-reproducible -o $(SBOM)
 
 clean:           ## remove the virtual environment and build output (caches stay)
 	@rm -rf $(VENV) build dist
