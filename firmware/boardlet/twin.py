@@ -303,7 +303,7 @@ class Twin:
     def done(self, now):
         # Whether all has been read and said, and nothing is under way.
         for p in self.props.values():
-            if p.driver and p.value is None and not p.error:
+            if p.driver and p.value is None and not p.error and not p.writable:
                 return False
         return self.full_told and not self.fetch and self.due(now, True) > 0
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import cbor2
 from boardimage.agent import FIRMWARE
+from boardlet_bridge.core.model import compile_model
 from bridge_side import MODEL, UID, Peer
 from virtualboard import VirtualBoard
 
@@ -73,6 +74,31 @@ def test_a_turn(make_board: MakeBoard, peer: Peer) -> None:
         turn(peer)
         slept_at = time.monotonic()
     assert not [s for s in peer.sessions[2:] if s[1] == 0], "no will: every connection ended in order"
+
+
+def test_a_slow_sensor_is_waited_for(make_board: MakeBoard, peer: Peer) -> None:
+    """A turn lasts until a thermometer has measured, and no longer; an output that nobody has set is not waited for."""
+    pins = {"driver": {"type": "Ds18x20", "pins": [4]}}, {"driver": {"type": "PwmOut", "pins": [5]}}
+    rows = [
+        {"name": "t", "index": 0, "type": "Number", "access": "ReadOnly", **pins[0]},
+        {"name": "dim", "index": 1, "type": "Number", "access": "ReadWrite", "minimum": 0, "maximum": 1, **pins[1]},
+    ]
+    model = compile_model("m", {"properties": rows})
+    peer.models[model.digest] = model.encoded
+    board = make_board(**{**SLOW, "awake_s": 20})
+    board.put("onewire4", "28ff641e0f160354 21.5")
+    board.start()
+    peer.here()
+    peer.revision += 1
+    asked = cbor2.dumps({-1: model.digest, -3: {2: SLEEP_S}})
+    peer.send("d", {0: UID, 1: peer.revision, 2: 1, 3: asked}, retain=True)
+    peer.here(2)
+    turn(peer)
+    births, reports, began = len([s for s in peer.sessions if s[1] == 1]), len(peer.reports), time.monotonic()
+    peer.here(births + 1)
+    turn(peer)
+    assert [r[0] for r in peer.reports[reports:] if 0 in r][-1] == 21.5
+    assert time.monotonic() - began < 15
 
 
 def test_an_edit_waits_and_is_proven_before_the_next_sleep(make_board: MakeBoard, peer: Peer) -> None:
