@@ -728,6 +728,13 @@ class TestPowerCut:
 class TestStatus:
     """Rule 6."""
 
+    def test_health_that_is_not_known(self) -> None:
+        """A code of a later version is not taken for health: Healthy is Unknown, and Ready with it."""
+        world = ready()
+        world.send(world.side.report({-8: 9}))
+        assert world.condition("Healthy") == ("Unknown", "UnknownHealth")
+        assert world.condition("Ready") == ("Unknown", "UnknownHealth")
+
     def test_drift_on_read_back(self) -> None:
         """A pin that reads back another value than asked is Drifted, by name and value."""
         world = ready()

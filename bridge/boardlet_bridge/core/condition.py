@@ -33,7 +33,8 @@ Reason = (
     Connection
     | Obstacle
     | Suspicion
-    | Literal["AppFailed", "Compiled", "Drifted", "OlderThanBoard", "PropertyErrors", "Running", "SafeMode", "Synced"]
+    | Literal["AppFailed", "Compiled", "Drifted", "OlderThanBoard", "PropertyErrors", "Running", "SafeMode"]
+    | Literal["Synced", "UnknownHealth"]
 )
 # What is wrong with a property, in status.errors.
 Fault = Literal[

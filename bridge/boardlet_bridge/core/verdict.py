@@ -132,6 +132,9 @@ def _healthy(board: Board) -> Condition:
         return _condition(board, "Healthy", FALSE, "SafeMode", message)
     if board.health == Health.APP_FAILED:
         return _condition(board, "Healthy", FALSE, "AppFailed", "app.py failed; see status.board.lastCrash")
+    if board.health != Health.RUNNING:
+        message = f"the board says code {board.health}, which this bridge does not know: upgrade the bridge"
+        return _condition(board, "Healthy", UNKNOWN, "UnknownHealth", message)
     return _condition(board, "Healthy", TRUE, "Running", "agent, drivers and app run")
 
 
