@@ -7,14 +7,14 @@ import time
 from typing import Any
 
 from boardlet_cli.site import Site
-from greenhouse import LED, LIGHT, Greenhouse, greenhouse
+from greenhouse import LED, LIGHT, Greenhouse, create, greenhouse
 
 SLEEP_S = 4
 
 
-def sleeper(site: Site, **settings: int) -> Greenhouse:
+def sleeper(site: Site, awake_s: int = 20, **settings: int) -> Greenhouse:
     """A greenhouse board that has said that it sleeps. No time rule could prove anything in its short turns."""
-    one = greenhouse(site, proven_s=600, stable_s=600)
+    one = greenhouse(site, proven_s=600, stable_s=600, awake_s=awake_s)
     one.synced()
     patch = {"spec": {"settings": {"sleepSeconds": SLEEP_S, **settings}}}
     one.cluster.run("patch", "board", one.name, "--type=merge", "-p", json.dumps(patch))
@@ -79,6 +79,16 @@ def test_a_sleeper_that_does_not_wake_is_overdue(site: Site) -> None:
     assert 1 < time.monotonic() - killed_at < 6 + 2
     assert one.condition("Synced")[0] == "Unknown"
     one.board.start()
+    one.synced()
+
+
+def test_a_board_that_is_registered_in_its_sleep(site: Site) -> None:
+    """A Board created while its board sleeps is Unknown, Asleep, not NeverSeen, and Ready after one turn."""
+    one = sleeper(site, awake_s=4)
+    one.cluster.run("delete", "board", one.name, "--timeout=30s")
+    turn(one)  # it still runs what it was asked last, and says again that it sleeps
+    create(one)
+    one.until("Connected", "Unknown", "Asleep", wait_s=SLEEP_S)
     one.synced()
 
 

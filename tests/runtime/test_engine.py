@@ -110,6 +110,19 @@ def test_mailboxes_without_an_object_are_bounded_in_number_and_size(engine: Engi
     assert len(engine.orphans) == engines.MAX_ORPHAN_MAILBOXES
 
 
+def test_the_last_words_of_strangers_are_bounded(engine: Engine) -> None:
+    """What boards without an object say last is kept, within bounds, until they say otherwise or have an object."""
+    message(engine, "s", bytes(engines.MAX_SESSION_BYTES + 1), True, "unknown00")
+    message(engine, "s", b"here", True, "unknown01")
+    message(engine, "s", b"asleep", False, "unknown01")
+    message(engine, "s", b"asleep", True, "unknown02")
+    message(engine, "s", b"", True, "unknown02")
+    assert engine.strangers == {"unknown01": b"asleep"}
+    for n in range(engines.MAX_ORPHAN_MAILBOXES + 10):
+        message(engine, "s", b"x", True, f"unknown{n:07d}")
+    assert len(engine.strangers) == engines.MAX_ORPHAN_MAILBOXES
+
+
 def test_a_board_that_was_removed_by_force_leaves_its_mailbox(engine: Engine, outlet: Outlet) -> None:
     """An object that went without being cleaned up after: its mailbox is named, kept, and taken up by its successor."""
     published = {"board0001": b"what it was asked last"}

@@ -45,6 +45,8 @@ MODELS: Final = "boardmodels"
 # Mailboxes of ids without an object are kept until one appears, so that its revision continues them. 20,000 boards at
 # about 100 bytes are 2 MB; beyond that the board's own word still prevents a step backwards.
 MAX_ORPHAN_MAILBOXES: Final = 20_000
+# A session with the longest crash is below this. It is kept for a board that sleeps when its object is created.
+MAX_SESSION_BYTES: Final = 1024
 MAX_NAMED_ORPHANS: Final = 20  # in one line of the log; the metric has their number
 RETAINED: Final = SESSION + DESIRED
 REFUSED_S: Final = 60.0  # whoever floods a topic must not flood the log: one line a board and cause in this time
@@ -83,6 +85,7 @@ class Engine:
     broker_reason: str = ""
     listed: bool = False
     orphans: dict[str, bytes] = field(default_factory=dict)
+    strangers: dict[str, bytes] = field(default_factory=dict)  # last word of boards without an object
     received: Counter[str] = field(default_factory=Counter)
     """Messages of boards so far, by the letter of their topic."""
     refused_at: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -104,6 +107,7 @@ class Engine:
         log.warning("broker is away", reason=reason)
         self.broker_up, self.broker_reason = False, reason
         self.orphans.clear()
+        self.strangers.clear()
         for entry in list(self.entries.values()):
             self._step(entry, BrokerDown(reason))
 
@@ -119,12 +123,19 @@ class Engine:
             return
         if letter == DESIRED:
             self._orphan(board_id, payload)
-        elif letter == SESSION and payload and self.listed:
-            self.outlet.unknown_board(board_id)
+        elif letter == SESSION:
+            self._stranger(board_id, payload)
+            if payload and self.listed:
+                self.outlet.unknown_board(board_id)
 
     def on_warning(self, reason: str, message: str) -> None:
         log.warning(message, reason=reason)
         self.outlet.warned(reason)
+
+    def _stranger(self, board_id: str, payload: bytes) -> None:
+        self.strangers.pop(board_id, None)
+        if payload and len(payload) <= MAX_SESSION_BYTES and len(self.strangers) < MAX_ORPHAN_MAILBOXES:
+            self.strangers[board_id] = payload
 
     def _leftover(self, *board_ids: str) -> None:
         # Never cleared by itself: that an object is absent proves nothing, and a board may live by it.
@@ -191,6 +202,8 @@ class Engine:
         if board_id in self.orphans:
             self._step(entry, Message(DESIRED, self.orphans.pop(board_id)))
         self._step(entry, ObjectSeen(obj))
+        if board_id in self.strangers:
+            self._step(entry, Message(SESSION, self.strangers.pop(board_id)))
         if self.broker_up:
             self._step(entry, BrokerUp())
 
