@@ -20,9 +20,12 @@ def blocks(language: str) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("page", "text"), blocks("yaml"), ids=lambda v: v if v.endswith(".md") else "")
+OBJECTS = [(page, text) for page, text in blocks("yaml") if "apiVersion:" in text]  # not a file of our own tools
+
+
+@pytest.mark.parametrize(("page", "text"), OBJECTS, ids=lambda v: v if v.endswith(".md") else "")
 def test_yaml_examples_apply(cluster: Cluster, page: str, text: str) -> None:
-    """Every YAML example is taken by a real API server, strictly."""
+    """Every example of an object is taken by a real API server, strictly."""
     cluster.run("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
 
 
