@@ -111,3 +111,16 @@ def test_no_board_and_two(shop: Shop, make_chip: MakeChip) -> None:
     assert "plug one in" in none.stderr
     assert str(first.port) in two.stderr
     assert str(second.port) in two.stderr
+
+
+def test_an_image_that_is_refused_late(shop: Shop, make_chip: MakeChip, own: Path) -> None:
+    """A board that had to be sent to its bootloader to tell its chip runs on when the image turns out to be wrong."""
+    chip = make_chip("esp32s3", own_usb=True)
+    first = shop.flash("--image", str(own / "esp32s3.bin"))
+    assert first.returncode == 0, first.stdout + first.stderr
+    (own / "other.bin").write_bytes(esp_image(kinds()["esp32"]))
+    refused = shop.flash("--image", str(own / "other.bin"))
+    assert refused.returncode == 5, refused.stdout + refused.stderr
+    chip._until_done()
+    assert chip.board is not None
+    shop.cluster.run("wait", "--for=condition=Ready", "board/g1", "--timeout=30s")

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from boardlet_cli.device import Device
 from chips import ChipError, esp, ports
 from chips.boards import kinds
+from made import esp_image
 from virtualboard import rom
 from virtualboard.chip import VirtualChip
 from virtualboard.rom import Faults
+from virtualboard.uart import UartChip
 
 MakeChip = Callable[..., VirtualChip]
 ESP = [key for key, kind in kinds().items() if kind.method == "esptool"]
@@ -175,3 +178,18 @@ def test_the_port_after_a_start(make_chip: MakeChip, own: Path) -> None:
     assert not Path(old.path).exists()
     assert [port.path for port in ports.reappeared(before, old, 5)] == [str(usb.port)]
     assert [port.path for port in ports.reappeared(before, ports.choose(str(bridge.port)), 5)] == [str(bridge.port)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:serial")  # its threads
+def test_a_port_with_reset_lines(own: Path) -> None:
+    """Where a port can reset the chip, here one that another machine serves, nobody has to press anything."""
+    image = esp_image(kinds()["esp32"], size=20_000)
+    (own / "esp32.bin").write_bytes(image)
+    with UartChip(own / "uart", image, 0x1000) as chip:
+        percents: list[float] = []
+        path = own / "esp32.bin"
+        assert esp.write(chip.url, kinds()["esp32"], path, False, percents.append, lambda why, how: pytest.fail(why))
+        with Device(chip.url) as device:
+            assert device.info().version >= (1, 25)
+    assert bytes(chip.flash[0x1000 : 0x1000 + len(image)]) == image
+    assert percents[-1] == 100

@@ -88,7 +88,8 @@ class Device:
                 f"{self.port} is busy ({error}): end the program that uses it, as a serial monitor or another flash"
             ) from error
         try:
-            self._serial.serial.write_timeout = SILENCE_S
+            if "://" not in self.port:  # a port that another machine serves has none
+                self._serial.serial.write_timeout = SILENCE_S
             self._prompt()
         except BaseException:
             self._close()

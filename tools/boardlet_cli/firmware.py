@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -107,6 +107,13 @@ def enter_bootloader(seen: Seen, device: Device, stack: ExitStack) -> Seen:
     time.sleep(LEAVE_S if went else 0)
     found = ports.reappeared(before, seen.port, FIRST_BOOT_S)
     return _by_esptool(found[0] if found else seen.port, f"was {seen.words}")
+
+
+def let_run(seen: Seen) -> None:
+    """Let a chip that was sent to its bootloader for nothing run again what it ran."""
+    if seen.kind is not None and seen.kind.method == "esptool":
+        with suppress(ChipError):  # what is to be told is why it was for nothing
+            esp.start(seen.port.path)
 
 
 def install(seen: Seen, image: ImageFile, erase: bool, stack: ExitStack, report: Report) -> Device:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
-from chips import ports
+from chips import ChipError, ports
 from chips.image import ImageFile
 
 from boardlet_cli import firmware, flash
@@ -33,10 +33,17 @@ def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Repo
         seen = firmware.look(port, device)
         held = flash.configuration(device) if device else {}
         identity = identify(order, held, cluster)
+        left = False
         needs_image = seen.info is None or bool(order.image) or order.erase
         if needs_image and seen.kind is None and device is not None and not dry_run:
             seen, device = firmware.enter_bootloader(seen, device, stack), None
-        image = firmware.choose(seen, order.image, order.erase, report)
+            left = True
+        try:
+            image = firmware.choose(seen, order.image, order.erase, report)
+        except ChipError:
+            if left:
+                firmware.let_run(seen)
+            raise
         plan = flash.plan(order, device, identity) if device and not needs_image else None
         facts = _facts(order, cluster, seen, identity, image, plan)
         report.plan(facts, _lines(order, cluster, seen, identity, image, plan))
@@ -46,6 +53,8 @@ def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Repo
         if image is not None:
             if device is not None:
                 seen = firmware.enter_bootloader(seen, device, stack)
+                if seen.kind is not None:  # what the chip says counts, not what its MicroPython said
+                    image.check(seen.kind)
             device = firmware.install(seen, image, order.erase, stack, report)
             plan = flash.plan(order, device, identity)
         assert device is not None

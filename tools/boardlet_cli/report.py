@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn
 
 INTERRUPTED: Final = 130
 AGAIN: Final = "interrupted; run the same command again, it goes on from what is done"
@@ -46,21 +46,19 @@ class Lines:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        columns = (BarColumn(), TaskProgressColumn())
         self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
-        self._text = ""
 
     def plan(self, facts: Mapping[str, Any], lines: list[str]) -> None:
         self._console.print("\n".join(lines), markup=False)
 
     def step(self, text: str) -> None:
         self._end()
-        self._text = text
         self._console.print(text, markup=False)
 
     def progress(self, part: float) -> None:
         if not self._bars.task_ids:
-            self._bars.add_task(self._text, total=1.0)
+            self._bars.add_task("", total=1.0)
             self._bars.start()
         self._bars.update(self._bars.task_ids[0], completed=part)
 
