@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from chips import NOT_FOUND, ChipError, ports, uf2
-from chips.boards import kinds
+from chips.boards import kinds, of_machine
 from made import uf2_image
 from virtualboard.pico import VirtualPico
 
@@ -63,3 +63,40 @@ def test_which_board(own: Path) -> None:
         ports.choose(None)
     assert str(pico.volume) in str(said.value)
     assert "CP2102" in str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "key"),
+    [
+        ("esp32", "Generic ESP32 module with SPIRAM with ESP32", "esp32"),
+        ("esp32", "Generic ESP32S3 module with ESP32S3", "esp32s3"),
+        ("esp32", "ESP32C3 module with ESP32C3", "esp32c3"),
+        ("esp8266", "ESP module with ESP8266", "esp8266"),
+        ("rp2", "Raspberry Pi Pico W with RP2040", "rp2_pico_w"),
+        ("rp2", "Raspberry Pi Pico 2 W with RP2350", "rp2_pico2_w"),
+        ("pyboard", "NUCLEO-F767ZI with STM32F767", "stm32"),
+        ("linux", "linux [GCC 14.2.1] version", None),
+    ],
+)
+def test_a_running_board_says_its_kind(platform: str, machine: str, key: str | None) -> None:
+    """What MicroPython calls its machine leads to the kind of board, and to none where it is not known."""
+    kind = of_machine(platform, machine)
+    assert (kind.key if kind else None) == key
+
+
+def test_a_new_port_is_not_guessed(own: Path) -> None:
+    """Where nothing tells whose a new port is, one may be the board's, and two are nobody's."""
+    volume = ports.Port(str(own))
+    (own / "ports/first").symlink_to("/dev/null")
+    assert len(ports.reappeared([], volume, 0.2)) == 1
+    (own / "ports/second").symlink_to("/dev/null")
+    assert ports.reappeared([], volume, 0.2) == []
+    other = ports.Port("/dev/gone", serial="0001")
+    (own / "ports/usb-Some_Maker_0002-if00").symlink_to("/dev/null")
+    assert ports.reappeared([], other, 0.2) == []
+    (own / "device").touch()
+    (own / "ports/usb-Some_Maker_0001-if00").symlink_to(own / "device")
+    assert [port.serial for port in ports.reappeared([], other, 0.2)] == ["0001"]
+    (own / "alias").symlink_to(own / "ports/usb-Some_Maker_0001-if00")
+    found = ports.choose(str(own / "alias"))
+    assert (found.path, found.serial) == (str(own / "alias"), "0001")

@@ -91,7 +91,15 @@ def choose(seen: Seen, wanted: str | None, erase: bool, report: Report) -> Image
         return None
     if seen.kind is None:
         return None  # the chip itself must be asked first
-    return images.find(wanted, seen.kind, lambda have, total: report.progress(have / total if total else 0.0))
+    if erase and seen.kind.method != "esptool":
+        raise ChipError(f"--erase is for Espressif chips: `boardlet erase {seen.port.path}` takes files off a board")
+    found = images.find(wanted, seen.kind, lambda have, total: report.progress(have / total if total else 0.0))
+    if seen.kind.method == "dfu":
+        raise ChipError(
+            f"a {seen.kind.chip} gets its image by DFU, which is a step of your own: connect BOOT0 to 3V3, reset, "
+            f"`{' '.join(seen.kind.command)} {found.path}`, free BOOT0, reset, and run the same command without --image"
+        )
+    return found
 
 
 def enter_bootloader(seen: Seen, device: Device, stack: ExitStack) -> Seen:
@@ -102,8 +110,6 @@ def enter_bootloader(seen: Seen, device: Device, stack: ExitStack) -> Seen:
     if seen.kind is not None and seen.kind.method == "uf2" and went:
         drive = uf2.appeared(drives, seen.kind)
         return Seen(Port(str(drive), serial=seen.port.serial), seen.kind, None, seen.words)
-    if seen.kind is not None and seen.kind.method == "dfu":
-        _refuse_dfu(seen.kind, "FILE")
     time.sleep(LEAVE_S if went else 0)
     found = ports.reappeared(before, seen.port, FIRST_BOOT_S)
     return _by_esptool(found[0] if found else seen.port, f"was {seen.words}")
@@ -123,10 +129,8 @@ def install(seen: Seen, image: ImageFile, erase: bool, stack: ExitStack, report:
     report.step(f"writing {image.name} to the {seen.kind.chip} at {seen.port.path}")
     if seen.kind.method == "uf2":
         uf2.write(Path(seen.port.path), image.path, lambda percent: report.progress(percent / 100))
-    elif seen.kind.method == "esptool":
-        _write_esp(seen, seen.kind, image, erase, report)
     else:
-        _refuse_dfu(seen.kind, str(image.path))
+        _write_esp(seen, seen.kind, image, erase, report)
     report.step("image written and verified; waiting for MicroPython")
     return _attach(stack, before, seen.port, report.note)
 
@@ -162,11 +166,4 @@ def _attach(stack: ExitStack, before: list[Port], old: Port, note: Callable[[str
     raise ChipError(
         f"the image is written, but MicroPython did not answer within {FIRST_BOOT_S:.0f} s ({why}): press RESET, and "
         "run the same command again without --image and --erase"
-    )
-
-
-def _refuse_dfu(kind: Kind, file: str) -> None:
-    raise ChipError(
-        f"a {kind.chip} gets its image by DFU, which is a step of your own: connect BOOT0 to 3V3, reset, "
-        f"`{' '.join(kind.command)} {file}`, free BOOT0, reset, and run the same command without --image"
     )

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -63,53 +64,87 @@ def load(path: Path) -> list[Row]:
 
 def run(rows: Sequence[Row], options: Sequence[str], jobs: int, as_json: bool) -> int:
     """Flash them all, `jobs` at a time, with these options for each; the exit code: 0 only if all went well."""
-    running: dict[int, subprocess.Popen[str]] = {}
-    console = Console(highlight=False, soft_wrap=True)
-    live = console.is_terminal and not as_json
-    lock = threading.Lock()
-    ending = threading.Event()
+    fleet = _Fleet(rows, options, as_json)
+    # A boot volume says nothing of the port that will follow it, so that no other board may come or go meanwhile.
+    volumes = [row for row in rows if Path(row.wanted["port"]).is_dir()]
+    try:
+        with fleet.shown():
+            fleet.flash(volumes, 1)
+            fleet.flash([row for row in rows if row not in volumes], jobs)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    done = sum(row.code == 0 for row in rows)
+    if not as_json:
+        print(f"{done} of {len(rows)} boards are Ready; run the same command again for the others")
+    return 0 if done == len(rows) else 1
 
-    def one(number: int) -> None:
-        row = rows[number]
-        if ending.is_set():
+
+class _Fleet:
+    def __init__(self, rows: Sequence[Row], options: Sequence[str], as_json: bool) -> None:
+        self._rows, self._options, self._as_json = rows, options, as_json
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal and not as_json
+        self._lock = threading.Lock()
+        self._ending = False
+        self._running: list[subprocess.Popen[str]] = []
+
+    def shown(self) -> AbstractContextManager[object]:
+        if not self._live:
+            return nullcontext()
+        return Live(console=self._console, refresh_per_second=_REFRESHES, get_renderable=lambda: _table(self._rows))
+
+    def flash(self, rows: Sequence[Row], jobs: int) -> None:
+        if not rows:
             return
-        with subprocess.Popen(
-            _command(row, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        ) as program:
-            running[number] = program
+        with ThreadPoolExecutor(min(jobs, len(rows))) as pool:
+            futures = [pool.submit(self._one, row) for row in rows]
+            try:
+                for future in futures:
+                    future.result()
+            except KeyboardInterrupt:
+                self._end()
+                raise
+
+    def _one(self, row: Row) -> None:
+        with self._lock:
+            if self._ending:
+                return
+            program = subprocess.Popen(
+                _command(row, self._options),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            self._running.append(program)
+        with program:
             assert program.stdout is not None
             assert program.stderr is not None
             for line in program.stdout:
-                with lock:
-                    _hear(row, json.loads(line), as_json, live)
+                self._hear(row, _event(line))
             said = program.stderr.read().strip()
             row.code = program.wait()
-        running.pop(number, None)
         if row.code and row.state != "failed":  # it ended before it could report
-            with lock:
-                _hear(row, {"event": "failed", "message": said[-500:], "code": row.code}, as_json, live)
+            self._hear(row, {"event": "failed", "message": said[-500:], "code": row.code})
 
-    with ThreadPoolExecutor(max(1, min(jobs, len(rows)))) as pool:
-        futures = [pool.submit(one, number) for number in range(len(rows))]
-        try:
-            if live:
-                _watch(rows, futures, console)
-            for future in futures:
-                future.result()
-        except KeyboardInterrupt:
-            ending.set()
-            for program in list(running.values()):
+    def _end(self) -> None:
+        with self._lock:
+            self._ending = True
+            for program in self._running:
                 program.send_signal(signal.SIGINT)
-            for program in list(running.values()):
-                try:
-                    program.wait(END_S)
-                except subprocess.TimeoutExpired:
-                    program.kill()
-            return INTERRUPTED
-    done = sum(row.code == 0 for row in rows)
-    if not as_json:
-        console.print(f"{done} of {len(rows)} boards are Ready; run the same command again for the others")
-    return 0 if done == len(rows) else 1
+        for program in self._running:
+            try:
+                program.wait(END_S)
+            except subprocess.TimeoutExpired:
+                program.kill()
+
+    def _hear(self, row: Row, event: dict[str, Any]) -> None:
+        with self._lock:
+            text = _take(row, event)
+            if self._as_json:
+                print(json.dumps({"name": row.wanted["name"], **event}), flush=True)
+            elif not self._live and text:
+                print(f"{row.wanted['name']}: {text}", flush=True)
 
 
 def _wanted(path: Path, number: int, entry: Any) -> dict[str, str]:
@@ -133,10 +168,11 @@ def _command(row: Row, options: Sequence[str]) -> list[str]:
     return command
 
 
-def _hear(row: Row, event: dict[str, Any], as_json: bool, live: bool) -> None:
+def _take(row: Row, event: dict[str, Any]) -> str:
+    # What a person is to read of the event, if anything.
     row.events.append(event)
     kind = event["event"]
-    text = event.get("text", "")
+    text = str(event.get("text", ""))
     if kind == "progress":
         row.part = event["part"]
     elif kind == "failed":
@@ -145,16 +181,15 @@ def _hear(row: Row, event: dict[str, Any], as_json: bool, live: bool) -> None:
         row.state = text = "Ready"
     elif text:
         row.state, row.part = text, 0.0
-    if as_json:
-        print(json.dumps({"name": row.wanted["name"], **event}), flush=True)
-    elif not live and text:
-        print(f"{row.wanted['name']}: {text}", flush=True)
+    return text
 
 
-def _watch(rows: Sequence[Row], futures: Sequence[Any], console: Console) -> None:
-    with Live(console=console, refresh_per_second=_REFRESHES, get_renderable=lambda: _table(rows)):
-        for future in futures:
-            future.result()
+def _event(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    return event if isinstance(event, dict) and "event" in event else {"event": "note", "text": line.strip()}
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -76,8 +76,10 @@ def candidates() -> list[Port]:
 def choose(path: str | None) -> Port:
     """The port that the user names, or the only candidate; raises ChipError that lists what there is."""
     there = candidates()
-    if path is not None:
-        return next((port for port in there if port.path == path), Port(path))
+    if path is not None:  # perhaps by another name, as a link in /dev/serial/by-id
+        real = os.path.realpath(path)
+        known = [port for port in there if port.path == path or os.path.realpath(port.path) == real]
+        return replace(known[0], path=path) if known else Port(path)
     if len(there) == 1:
         return there[0]
     if not there:
@@ -96,17 +98,14 @@ def reappeared(before: Iterable[Port], old: Port, seconds: float) -> list[Port]:
     found may be about to go; who cannot reach it asks again.
     """
     known = {port.path for port in before}
+    nameless = not old.serial and not old.location
     deadline = time.monotonic() + seconds
     while True:
-        there = serial_ports()
-        new = [port for port in there if port.path not in known]
+        new = [port for port in serial_ports() if port.path not in known]
         sure = [port for port in new if _same(port, old)]
-        same = [port for port in there if port.path == old.path]
-        if not same and "://" in old.path:
-            same = [old]
-        if not same and not old.is_volume and not there and Path(old.path).exists():
-            same = [old]
-        found = sure or same or new
+        same = [old] if "://" in old.path or (Path(old.path).exists() and not old.is_volume) else []
+        # Nothing tells whose a new port is where nothing was known of the old one, and two are too many to guess.
+        found = sure or same or (new if nameless and len(new) == 1 else [])
         if found or time.monotonic() > deadline:
             return found
         time.sleep(_POLL_S)
