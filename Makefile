@@ -31,6 +31,9 @@ venv: $(VENV)/.ready   ## .venv with the commands boardlet and boardlet-bridge
 bench: $(VENV)/.ready  ## latencies against their floor, bytes, sizes, start-up; a table, and build/bench.json
 	@$(BIN)/python -m bench
 
+bench-fleet: $(VENV)/.ready   ## 10,000 simulated boards on one bridge under load; a table, and build/fleet.json
+	@$(BIN)/python -m bench fleet
+
 lint: $(VENV)/.ready   ## ruff, mypy, import layers
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 

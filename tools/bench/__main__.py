@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from virtualboard.build32 import interpreter32
 
+from . import fleet
 from .api import Api
 from .latency import BLOCK, EDITS, Echo, Pins, Times, edits, floor
 
@@ -50,6 +51,8 @@ def measure():
 
 def main() -> int:
     """Measure everything; returns the exit code: 3 for what this machine lacks."""
+    if sys.argv[1:2] == ["fleet"]:
+        return fleet.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")
     parser.add_argument("--edits", type=int, default=EDITS, help=f"edits to time (default {EDITS})")
@@ -69,7 +72,7 @@ def main() -> int:
     return 0
 
 
-def measure(count: int, fleet: int) -> dict[str, Any]:
+def measure(count: int, objects: int) -> dict[str, Any]:
     """All figures, as bench.json has them."""
     progress = for_stream(sys.stderr)
     figures: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "edits": count}
@@ -89,7 +92,7 @@ def measure(count: int, fleet: int) -> dict[str, Any]:
         figures["bytes"] = wire_bytes(site)
         one = start_up(site)
         figures["agent"] = agent(site)
-        figures["bridge"] = {"boards_1": one, f"boards_{fleet}": start_up(site, fleet - 2)}
+        figures["bridge"] = {"boards_1": one, f"boards_{objects}": start_up(site, objects - 2)}
     return figures
 
 

@@ -171,10 +171,11 @@ class Broker:
                 *([f"max_packet_size {self.packet_bytes}"] if self.packet_bytes else []),
                 "persistence true",
                 f"persistence_location {self.folder / 'data'}/",
-                "autosave_on_changes true",
-                # The whole store is written at every tenth change: after a power cut at most nine are lost, and what of
-                # them was a mailbox is mailed again by the bridge, which reads it back.
-                "autosave_interval 10",
+                # The whole store is written each time, so by time and not by changes: a fleet that comes back makes
+                # thousands. What a power cut takes of it is no loss: boards say again who they are, and the bridge,
+                # which reads its mailboxes back, mails again what is missing.
+                "autosave_on_changes false",
+                "autosave_interval 30",
                 "sys_interval 5",
                 "log_dest stdout",
                 "log_type error",

@@ -1,0 +1,118 @@
+"""`python -m bench fleet`: a fleet under load, one site; prints a table and writes build/fleet.json."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import broker as brokers
+import controlplane
+from boardlet_cli.cluster import ROOT, Cluster
+from boardlet_cli.site import Site
+from fleet.control import Fleet
+from provision.missing import Missing
+from provision.progress import for_stream
+from rich.console import Console
+from rich.table import Table
+
+from . import load
+from .objects import Objects
+
+OUT: Final = ROOT / "build/fleet.json"
+PHASES: Final = ("steady", "bridge", "relist", "broker", "wills", "flood")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure what is asked for; returns the exit code: 3 for what this machine lacks."""
+    parser = argparse.ArgumentParser(prog="python -m bench fleet", description=__doc__)
+    parser.add_argument("--boards", type=int, default=10_000, help="simulated boards (default 10,000)")
+    parser.add_argument("--seconds", type=float, default=30, help="length of steady state and flood (default 30)")
+    parser.add_argument("--edits", type=int, default=300, help="edits to time in the steady state (default 300)")
+    parser.add_argument("--writes-per-s", type=float, default=200, help="the bridge's budget (default 200)")
+    parser.add_argument("--flood-per-s", type=float, default=10_000, help="flood: reports a second (default 10,000)")
+    parser.add_argument("--phases", default=",".join(PHASES), help=f"of {', '.join(PHASES)} (default all)")
+    parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")
+    parser.add_argument("--keep", type=Path, help="keep the site's folder, with all logs, here")
+    chosen = parser.parse_args(argv)
+    try:
+        figures = measure(chosen)
+    except Missing as missing:
+        print(f"bench: this machine lacks something: {missing}", file=sys.stderr)
+        return 3
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(figures, indent=2) + "\n")
+    if chosen.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        show(figures)
+    return 0
+
+
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    """All figures, phase by phase."""
+    progress = for_stream(sys.stderr)
+    with ExitStack() as stack:
+        temporary = stack.enter_context(TemporaryDirectory(prefix="boardlet-fleet-"))
+        folder = Path(chosen.keep or temporary)
+        programs = controlplane.find(progress)
+        plane = stack.enter_context(controlplane.ControlPlane(folder / "plane", programs))
+        cluster = Cluster(programs.kubectl, plane.kubectl_env(), namespace="default")
+        cluster.install()
+        settings = {"namespaces": '["default"]', "status_writes_per_s": chosen.writes_per_s, "log_level": "warning"}
+        site = Site(folder / "site", cluster, brokers.find(progress), settings)
+        fleet = Fleet(site, chosen.boards)
+        stack.callback(site.stop)
+        site.start()
+        stack.enter_context(fleet)
+        figures = {
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "boards": chosen.boards,
+            "budget_writes_per_s": chosen.writes_per_s,
+        }
+        return {**figures, "phases": asyncio.run(_run(plane, site, fleet, chosen))}
+
+
+async def _run(
+    plane: controlplane.ControlPlane, site: Site, fleet: Fleet, chosen: argparse.Namespace
+) -> dict[str, Any]:
+    phases: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "steady": lambda found: load.steady(one, found, chosen.seconds, chosen.edits),
+        "bridge": lambda found: load.bridge_restart(one, found),
+        "relist": lambda found: load.relist(one, found),
+        "broker": lambda found: load.broker_restart(one, found),
+        "wills": lambda found: load.wills(one, found),
+        "flood": lambda found: load.flood(one, found, chosen.flood_per_s, chosen.seconds),
+    }
+    async with Objects(plane.kubeconfig(), "default") as objects:
+        one = load.Load(plane, site, fleet, objects)
+        await one.phase("create", lambda found: load.create(one, found))
+        await one.phase("enrolment", lambda found: load.power_on(one, found))
+        for name in chosen.phases.split(","):
+            await one.phase(name, phases[name])
+            if name == "wills":
+                await one.phase("return", lambda found: load.power_on(one, found))
+        return one.figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    title = f"{figures['boards']} boards on {figures['machine']}, {figures['budget_writes_per_s']:g} writes/s"
+    table = Table(title=title, title_justify="left")
+    for column in ("phase", "figure", "value"):
+        table.add_column(column)
+    for phase, found in figures["phases"].items():
+        for name, value in found.items():
+            words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            table.add_row(phase, name.replace("_", " "), words)
+            phase = ""
+    Console(width=max(110, Console().width)).print(table)
+    print(f"also in {OUT.relative_to(ROOT)}")
