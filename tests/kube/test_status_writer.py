@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from boardlet_bridge.kube.budget import Budget
 from boardlet_bridge.kube.client import Conflict, KubeClient, NotFound, Rejected, Throttled, Unavailable
 from boardlet_bridge.kube.connection import Connection
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
@@ -49,7 +50,8 @@ class World:
         self.server = server
         self.values: dict[Key, Any] = {}
         chosen = {"interval_s": 0.2, "writes_per_s": 1000.0, "burst": 1000, **limits}
-        self.writer = StatusWriter(server, self.snapshot, lambda key, obj: None, **chosen)
+        budget = Budget(chosen.pop("writes_per_s"), chosen.pop("burst"))
+        self.writer = StatusWriter(server, self.snapshot, lambda key, obj: None, budget=budget, **chosen)
 
     def snapshot(self, key: Key) -> dict[str, Any] | None:
         value = self.values.get(key)
@@ -240,7 +242,7 @@ def test_a_status_that_is_not_taken_leaves_no_old_conditions() -> None:
         conditions = [{"type": "Ready", "status": "Unknown"}]
         body = {"status": {"conditions": conditions, "reported": {"led": True}}}
         writer = StatusWriter(
-            server, lambda key: body, lambda key, obj: None, interval_s=0.2, writes_per_s=9.0, burst=9
+            server, lambda key: body, lambda key, obj: None, interval_s=0.2, budget=Budget(9.0, 9)
         )
         task = asyncio.create_task(writer.run())
         writer.mark(KEY, True)

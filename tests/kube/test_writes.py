@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from boardlet_bridge.kube import connection
+from boardlet_bridge.kube.budget import Budget
 from boardlet_bridge.kube.client import KubeClient
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
 from boardlet_cli.cluster import Cluster
@@ -36,8 +37,7 @@ class World:
             self.snapshot,
             self.written,
             interval_s=INTERVAL_S,
-            writes_per_s=per_s,
-            burst=burst,
+            budget=Budget(per_s, burst),
             observe=lambda outcome: self.outcomes.update([outcome]),
         )
 

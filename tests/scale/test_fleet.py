@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from boardlet_cli.site import Site
 from conftest import MakeSite
 from fleet.control import Fleet
 
-WRITES_PER_S, BURST, INTERVAL_S = 20, 50, 5.0
+WRITES_PER_S, BURST, INTERVAL_S = 60, 60, 2.0
 SETTINGS = {
     "status_writes_per_s": WRITES_PER_S,
     "status_burst": BURST,
@@ -29,7 +29,7 @@ Play = Callable[[int, Callable[[Load], Awaitable[None]]], None]
 
 
 @pytest.fixture
-def play(plane: controlplane.ControlPlane, make_site: MakeSite) -> Iterator[Play]:
+def play(plane: controlplane.ControlPlane, make_site: MakeSite) -> Play:
     """Has a fleet of so many boards, all Ready, and plays a scene with it."""
     site = make_site(SETTINGS)
 
@@ -45,7 +45,7 @@ def play(plane: controlplane.ControlPlane, make_site: MakeSite) -> Iterator[Play
         with Fleet(site, count) as fleet:
             asyncio.run(run(fleet))
 
-    yield play
+    return play
 
 
 async def refused(load: Load) -> list[str]:

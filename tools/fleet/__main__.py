@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 
 from .board import Board
 from .link import Counts, Link
@@ -39,7 +39,7 @@ class Process:
         models: dict[bytes, bytes] = {}
         self.counts = Counts()
         self.links = [
-            Link(Board(name, seal.board_key(root, name, 1), models), port, self.counts)
+            Link(Board(name, board_key(root, name, 1), models), port, self.counts)
             for name in map(board_id, range(count))
         ]
         self.plan = Plan(self.links)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from boardlet_cli.site import Site
 from boardlet_wire import seal
+from boardlet_wire.keys import board_key
 from provision.missing import Missing
 from provision.process import Process
 
@@ -24,7 +25,7 @@ class Fleet:
     def __init__(self, site: Site, count: int) -> None:
         self.ids = [board_id(n) for n in range(count)]
         for name in self.ids:
-            key = seal.board_key(site.root, name, 1)
+            key = board_key(site.root, name, 1)
             site.broker.users[name] = seal.half_key(key, seal.PASSWORD).hex()[:32]
         site.broker.reload()
         self._path = site.folder / "fleet.sock"
@@ -36,13 +37,19 @@ class Fleet:
     def start(self) -> None:
         """Start the process; its boards are off. Raises `Missing` where this machine cannot hold them."""
         self.process.start()
-        self.process.wait_until(lambda: self._path.exists() or self.process.returncode == MISSING)
-        if self.process.returncode == MISSING:
+        self.process.wait_until(lambda: self._reached() or self.process.returncode == MISSING)
+        if self._socket is None:
             raise Missing("open files", self.process.tail().strip())
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(ANSWER_S)
-        self._socket.connect(str(self._path))
         self._answers = self._socket.makefile("rb")
+
+    def _reached(self) -> bool:
+        attempt = socket.socket(socket.AF_UNIX)
+        attempt.settimeout(ANSWER_S)
+        if attempt.connect_ex(str(self._path)):
+            attempt.close()
+            return False
+        self._socket = attempt
+        return True
 
     def stop(self) -> None:
         """End it, as a power cut of the whole site would."""

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from boardlet_bridge.kube.budget import Budget
 from boardlet_bridge.kube.client import ApiError, Conflict, NotFound, Rejected, Throttled
 from boardlet_bridge.kube.complaint import Complaint
 
@@ -22,6 +23,7 @@ Key = tuple[str, str, str]  # plural, namespace, name
 
 IN_FLIGHT: Final = 8
 URGENT_IN_A_ROW: Final = 4  # then one calm write, so that a storm of conditions starves nobody's values
+KEPT: Final = 1000  # times of last writes, beyond which those are forgotten that are over
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 DOUBT_S: Final = 1.0
@@ -45,14 +47,13 @@ class StatusWriter:
         written: Callable[[Key, Mapping[str, Any]], None],
         *,
         interval_s: float,
-        writes_per_s: float,
-        burst: int,
+        budget: Budget,
         observe: Callable[[str], None] = lambda outcome: None,
         doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self._client, self._snapshot, self._written, self._observe = client, snapshot, written, observe
         self._doubt = doubt
-        self._interval_s, self._rate, self._burst = interval_s, writes_per_s, burst
+        self._interval_s, self._budget = interval_s, budget
         self._urgent: deque[Key] = deque()
         self._calm: deque[Key] = deque()
         self._row = 0  # urgent writes since the last calm one
@@ -60,8 +61,8 @@ class StatusWriter:
         self._later: list[tuple[float, Key]] = []
         self._delayed: set[Key] = set()
         self._last: dict[Key, float] = {}
+        self._last_most = KEPT
         self._flying: dict[Key, asyncio.Task[None]] = {}
-        self._tokens, self._tokens_at = float(burst), 0.0
         self._paused_until, self._pause = 0.0, FIRST_PAUSE_S
         self._changed = asyncio.Event()
         self._away = Complaint("status", "cannot write statuses, will try again", "statuses are written again")
@@ -103,7 +104,6 @@ class StatusWriter:
     async def run(self) -> None:
         """Write for as long as it runs; what is being written then is left to `drain`."""
         loop = asyncio.get_running_loop()
-        self._tokens_at = loop.time()
         while True:
             self._changed.clear()
             wake_at = self._dispatch(loop.time())
@@ -135,16 +135,14 @@ class StatusWriter:
             if key in self._delayed:
                 self._delayed.discard(key)
                 self._queue(key, False)
-        self._tokens = min(self._burst, self._tokens + (now - self._tokens_at) * self._rate)
-        self._tokens_at = now
         wake = [self._later[0][0]] if self._later else []
         held: list[Key] = []
         while len(self._flying) < IN_FLIGHT and (self._urgent or self._calm):
             if now < self._paused_until:
                 wake.append(self._paused_until)
                 break
-            if self._tokens < 1:
-                wake.append(now + (1 - self._tokens) / self._rate)
+            if wait := self._budget.wait_s(now):
+                wake.append(now + wait)
                 break
             urgent = bool(self._urgent) and (self._row < URGENT_IN_A_ROW or not self._calm)
             key = (self._urgent if urgent else self._calm).popleft()
@@ -164,10 +162,11 @@ class StatusWriter:
         body = self._snapshot(key)
         if body is None:
             return
-        self._tokens -= 1
+        self._budget.spend()
         self._last[key] = now
-        if len(self._last) > 2 * self._burst:
+        if len(self._last) > self._last_most:
             self._last = {k: at for k, at in self._last.items() if now - at < self._interval_s}
+            self._last_most = max(KEPT, 2 * len(self._last))
         task = self._flying[key] = asyncio.create_task(self._outcome(key, body), name=f"status {key}")
         # Not in the task itself, which never begins if it is cancelled at once.
         task.add_done_callback(lambda _: self._landed(key))

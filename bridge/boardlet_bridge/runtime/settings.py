@@ -79,9 +79,9 @@ class Settings(BaseSettings):
     status_interval_s: float = Field(5.0, ge=0)
     """A board's mere values are written to its status at most once in this many seconds; conditions at once."""
     status_writes_per_s: float = Field(50.0, gt=0)
-    """Status writes of this bridge per second, in the long run: a control plane is no time-series database."""
+    """Writes of this bridge per second, in the long run: a control plane is no time-series database."""
     status_burst: int = Field(200, ge=1)
-    """Status writes that may exceed the rate for a moment, as when a broker comes back."""
+    """Writes that may exceed the rate for a moment, as when a broker comes back."""
     resync_s: float = Field(600.0, ge=1)
     """All objects are listed anew after this many seconds, to find deletions that a watch has missed."""
 

@@ -19,6 +19,7 @@ from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.kube import connection
+from boardlet_bridge.kube.budget import Budget
 from boardlet_bridge.kube.client import KubeClient
 from boardlet_bridge.kube.finalizer import Finalizers
 from boardlet_bridge.kube.handlers import Change, Watch
@@ -73,15 +74,15 @@ class Bridge:
                 client = await stack.enter_async_context(KubeClient(described))
             except connection.ConnectionInvalid as error:
                 raise ConfigurationError(str(error)) from error
-            self._finalizers = Finalizers(client, lambda obj: self.engine.on_board("MODIFIED", obj))
+            budget = Budget(settings.status_writes_per_s, settings.status_burst)
+            self._finalizers = Finalizers(client, lambda obj: self.engine.on_board("MODIFIED", obj), budget)
             stack.push_async_callback(self._finalizers.stop)
             self._writer = StatusWriter(
                 client,
                 self.engine.snapshot,
                 self.engine.written,
                 interval_s=settings.status_interval_s,
-                writes_per_s=settings.status_writes_per_s,
-                burst=settings.status_burst,
+                budget=budget,
                 observe=lambda outcome: self.metrics.writes.labels(outcome).inc(),
                 doubt=self.doubt,
             )
