@@ -95,6 +95,12 @@ def test_the_readme_comes_to_the_point() -> None:
     assert next(n for n, line in enumerate(lines) if line.startswith("make demo")) < 13
 
 
+def test_the_suite_can_be_collected_as_a_whole() -> None:
+    """No two files of tests have one name, which pytest would refuse only when both folders are run together."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("conftest.py", "__init__.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_setting_is_documented() -> None:
     """Every setting of the bridge explains itself in --help."""
     from boardlet_bridge.runtime.settings import Settings
