@@ -212,7 +212,7 @@ class Agent:
                 twin.on_file(self.now, body)
             elif letter == "c" and twin.on_command(self.now, body):
                 self.birth_due = True
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             twin.counters[1] += 1
 
 

@@ -27,6 +27,29 @@ OFFSETS: Final[dict[str, Callable[[int], int]]] = {
     "its middle": lambda n: n // 2,
     "all but a byte": lambda n: n - 1,
 }
+# What a broker, or whoever sits before it, may make of a packet.
+LIES: Final[dict[str, Callable[[bytes, random.Random], bytes]]] = {
+    "dropped": lambda p, dice: b"",
+    "twice": lambda p, dice: p + p,
+    "flipped bit": lambda p, dice: _with(p, dice.randrange(len(p)), lambda b: b ^ 1 << dice.randrange(8)),
+    "other type": lambda p, dice: _with(p, 0, lambda b: dice.randrange(256)),
+    "too short": lambda p, dice: p[: dice.randrange(1, len(p))],
+    "too long": lambda p, dice: p + dice.randbytes(dice.randrange(1, 40)),
+    "length that lies": lambda p, dice: p[:1] + b"\xff\xff\xff\x7f" + p[2:],
+    "endless length": lambda p, dice: p[:1] + b"\xff" * 8 + p[2:],
+    "noise": lambda p, dice: dice.randbytes(dice.randrange(1, 200)),
+    "unknown id": lambda p, dice: p + b"\x40\x02" + dice.randbytes(2),
+    "empty SUBACK": lambda p, dice: p + b"\x90\x02" + dice.randbytes(2),
+    "refusing SUBACK": lambda p, dice: p[:4] + b"\x80" * len(p[4:]) if p[0] == 0x90 else b"\x90\x03\x00\x01\x80" + p,
+    "another CONNACK": lambda p, dice: p + b"\x20\x02\x00" + bytes([dice.randrange(8)]),
+    "topic not of text": lambda p, dice: b"\x30\x06\x00\x02\xff\xfe\x00\x00" + p,
+    "topic longer than the packet": lambda p, dice: b"\x30\x05\xff\xffabc" + p,
+    "empty topic": lambda p, dice: b"\x32\x05\x00\x00\x00\x07x" + p,
+}
+
+
+def _with(packet: bytes, at: int, change: Callable[[int], int]) -> bytes:
+    return packet[:at] + bytes([change(packet[at])]) + packet[at + 1 :]
 
 
 class TcpProxy:
@@ -38,7 +61,10 @@ class TcpProxy:
         """Of one packet, that its connection is cut inside of it."""
         self.delay_s = 0.0
         """Up to so long a packet waits."""
+        self.garble_chance = 0.0
+        """Of one packet, that something else arrives in its place."""
         self.cuts: Counter[str] = Counter()
+        self.lies: Counter[str] = Counter()
         self._dice = random.Random(seed)
         self._target = 0
         self._pairs: set[_Pair] = set()
@@ -113,10 +139,15 @@ class TcpProxy:
                     sink.write(packet[: OFFSETS[where](len(packet))])
                     await sink.drain()
                     break
-                sink.write(packet)
+                sink.write(self._garbled(packet) if self._dice.random() < self.garble_chance else packet)
                 await sink.drain()
         if not pair.stalled:
             pair.close()
+
+    def _garbled(self, packet: bytes) -> bytes:
+        kind = self._dice.choice(list(LIES))
+        self.lies[kind] += 1
+        return LIES[kind](packet, self._dice)
 
 
 class _Pair:

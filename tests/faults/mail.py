@@ -28,10 +28,10 @@ class Mail:
     values: Mapping[int, object]
 
 
-def read_all(site: Site, board_ids: Iterable[str]) -> dict[str, Mail]:
-    """The mailboxes of these boards that hold something; raises OSError while there is no broker."""
+def payloads(site: Site) -> dict[str, bytes]:
+    """What is retained on every d, by topic; raises OSError while there is no broker."""
     got: dict[str, bytes] = {}
-    end = f"b/~/{uuid.uuid4().hex}/d"
+    end = f"b/-/{uuid.uuid4().hex}/d"  # no board's topic, and no bridge's
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"reader-{uuid.uuid4().hex[:8]}")
     client.username_pw_set(BRIDGE, site.broker.users[BRIDGE])
     client.on_message = lambda _c, _u, m: got.__setitem__(m.topic, m.payload)
@@ -45,6 +45,12 @@ def read_all(site: Site, board_ids: Iterable[str]) -> dict[str, Mail]:
                 raise OSError("the broker ended the connection, or does not answer")
     finally:
         client.disconnect()
+    return got
+
+
+def read_all(site: Site, board_ids: Iterable[str]) -> dict[str, Mail]:
+    """The mailboxes of these boards that hold something; raises OSError while there is no broker."""
+    got = payloads(site)
     ring = KeyRing(site.root, bytes(16))
     return {
         board_id: _open(ring, board_id, payload) for board_id in board_ids if (payload := got.get(topic(board_id, "d")))
@@ -55,6 +61,9 @@ def _open(ring: KeyRing, board_id: str, payload: bytes) -> Mail:
     body = ring.board(board_id).open_own("d", payload)
     if body is None:
         return Mail(0, "sealed by somebody else", {})
-    fields = cbor2.loads(body)
-    state = fields[DesiredKey.STATE]
-    return Mail(fields[DesiredKey.REVISION], digest(state).hex(), cbor2.loads(state))
+    try:
+        fields = cbor2.loads(body)
+        state = fields[DesiredKey.STATE]
+        return Mail(fields[DesiredKey.REVISION], digest(state).hex(), cbor2.loads(state))
+    except (ValueError, KeyError, TypeError):
+        return Mail(0, "sealed nonsense", {})
