@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,11 @@ def make_fleet(cluster: Cluster, plane: ControlPlane, make_site: Callable[..., S
         *,
         prepare: Callable[[Site], None] | None = None,
         config: Mapping[str, object] | None = None,
+        within: Sequence[str] = (),
         **settings: Any,
     ) -> Fleet:
         own = {"status_interval_s": 1, "mint_interval_s": 0.5, "log_level": "info", **settings}
-        fleet = Fleet(make_site(own, prepare), cluster, plane.kubeconfig(), count, seed, config)
+        fleet = Fleet(make_site(own, prepare), cluster, plane.kubeconfig(), count, seed, config, within)
         assert not (found := fleet.settled()), "\n".join(found)
         return fleet
 

@@ -120,6 +120,7 @@ class Fleet:
         count: int,
         seed: int,
         config: Mapping[str, object] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         self.site = site
         self.cluster = cluster
@@ -127,6 +128,7 @@ class Fleet:
         self.kubeconfig, self.namespace = kubeconfig, cluster.namespace
         self.ledger = Ledger()
         self.seed = seed
+        self.within = within
         self.config = {**QUICK, **(config or {})}
         self.members = [self._member(n) for n in range(count)]
         with self.admin() as admin:
@@ -142,7 +144,7 @@ class Fleet:
 
     def _member(self, number: int) -> Member:
         board_id = f"fleet{number:03d}"
-        board = self.site.add_board(board_id, config=self.config)
+        board = self.site.add_board(board_id, config=self.config, within=self.within)
         (board.flash / "app.py").write_text(PROGRAM)
         return Member(f"board-{number}", board_id, board)
 

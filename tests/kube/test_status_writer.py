@@ -241,9 +241,7 @@ def test_a_status_that_is_not_taken_leaves_no_old_conditions() -> None:
         server = Strict()
         conditions = [{"type": "Ready", "status": "Unknown"}]
         body = {"status": {"conditions": conditions, "reported": {"led": True}}}
-        writer = StatusWriter(
-            server, lambda key: body, lambda key, obj: None, interval_s=0.2, budget=Budget(9.0, 9)
-        )
+        writer = StatusWriter(server, lambda key: body, lambda key, obj: None, interval_s=0.2, budget=Budget(9.0, 9))
         task = asyncio.create_task(writer.run())
         writer.mark(KEY, True)
         async with asyncio.timeout(5):

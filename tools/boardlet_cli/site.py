@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -63,8 +63,9 @@ class Site:
         config: Mapping[str, object] | None = None,
         pin_udp: int | None = None,
         program: Path | None = None,
+        within: Sequence[str] = (),
     ) -> VirtualBoard:
-        """A board with this id, known to the broker, not powered yet."""
+        """A board with this id, known to the broker, not powered yet; `within` is a command that runs it elsewhere."""
         key = board_key(self.root, board_id, KEY_NUMBER)
         self.broker.add_user(board_id, seal.half_key(key, seal.PASSWORD).hex()[:32])
         full = {
@@ -75,7 +76,9 @@ class Site:
             "port": self.broker.port,
             **(config or {}),
         }
-        board = self.boards[board_id] = VirtualBoard(self.folder / board_id, full, pin_udp=pin_udp, program=program)
+        board = self.boards[board_id] = VirtualBoard(
+            self.folder / board_id, full, pin_udp=pin_udp, program=program, within=within
+        )
         return board
 
     def stop(self) -> None:

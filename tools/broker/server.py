@@ -83,6 +83,8 @@ class Broker:
         self.folder = folder
         self.programs = programs or find()
         self.port = free_port()
+        self.also: str | None = None
+        """A second address to listen on, where boards in a network of their own reach it (mosquitto only)."""
         self.packet_bytes: int | None = _PACKET_BYTES
         """The longest packet that it takes from a client; None for any, as a foreign broker may have it."""
         self.users: dict[str, str] = {}
@@ -161,6 +163,7 @@ class Broker:
             [
                 "per_listener_settings false",
                 f"listener {self.port} 127.0.0.1",
+                *([f"listener {self.port} {self.also}"] if self.also else []),
                 *user,
                 "allow_anonymous false",
                 f"password_file {self.folder / 'passwords'}",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +56,7 @@ class VirtualBoard:
         heap_bytes: int = HEAP_BYTES,
         pin_udp: int | None = None,
         compiled: bool = False,
+        within: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.flash = folder / "flash"
@@ -67,7 +68,7 @@ class VirtualBoard:
         self.configure(config)
         self._process = Process(
             f"board {config.get('id')}",
-            ["sh", "-c", _LOOP, "board", program or interpreter(), "-X", f"heapsize={heap_bytes}", "main.py"],
+            ["sh", "-c", _LOOP, "board", *within, program or interpreter(), "-X", f"heapsize={heap_bytes}", "main.py"],
             log=folder / "board.log",
             env=self._env(pin_udp),
             cwd=self.flash,

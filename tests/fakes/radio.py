@@ -1,0 +1,111 @@
+"""A network link to a namespace of its own that can be cut, slow and lossy: real IP packets between two TUN devices.
+
+The kernel's own netem is not in every kernel; this needs nothing but TUN, root and iproute2. Which packets are lost
+follows from a seed. Devices and namespace go when the with-block ends, the devices also when the process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import heapq
+import os
+import random
+import select
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+from shutil import which
+from typing import Final
+
+from provision.missing import Missing
+
+_TUNSETIFF: Final = 0x400454CA
+_IFF_TUN_NO_PI: Final = 0x1001
+_PACKET: Final = 65536
+_IP_S: Final = 20
+
+
+class Radio:
+    """The link; `near` is this side's address, `within` a command that runs a program on the far side."""
+
+    def __init__(self, seed: int) -> None:
+        if os.geteuid() != 0 or which("ip") is None or which("nsenter") is None or not Path("/dev/net/tun").exists():
+            raise Missing("network namespaces", "run as root, with iproute2, util-linux and /dev/net/tun")
+        self.latency_s = 0.0
+        """Of one way."""
+        self.loss = 0.0
+        """Of one packet, that it is lost."""
+        self.cut = False
+        """Nothing passes."""
+        self.passed = self.lost = 0
+        self._dice = random.Random(seed)
+        number = os.getpid() % 250  # another run on this machine has another process id
+        self.near, self._far = f"10.213.{number}.1", f"10.213.{number}.2"
+        self._name = f"boardlet-{os.getpid()}"
+        self.within = ["nsenter", f"--net=/run/netns/{self._name}", "--"]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="radio", daemon=True)
+        self._ends: list[int] = []
+
+    def __enter__(self) -> Radio:
+        try:
+            here, there = self._device("blt0"), self._device("blt1")
+            _ip("netns", "add", self._name)
+            _ip("link", "set", there, "netns", self._name)
+            _ip("addr", "add", self.near, "peer", self._far, "dev", here)
+            _ip("link", "set", here, "up")
+            _ip("-n", self._name, "addr", "add", self._far, "peer", self.near, "dev", there)
+            _ip("-n", self._name, "link", "set", there, "up")
+            _ip("-n", self._name, "link", "set", "lo", "up")
+        except BaseException:
+            self._remove()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self._remove()
+
+    def _device(self, prefix: str) -> str:
+        end = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        self._ends.append(end)
+        name = f"{prefix}-{os.getpid()}"
+        fcntl.ioctl(end, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN_NO_PI))
+        return name
+
+    def _remove(self) -> None:
+        for end in self._ends:
+            os.close(end)
+        self._ends.clear()
+        subprocess.run(["ip", "netns", "del", self._name], capture_output=True, timeout=_IP_S, check=False)
+
+    def _run(self) -> None:
+        here, there = self._ends
+        other = {here: there, there: here}
+        under_way: list[tuple[float, int, int, bytes]] = []  # due, number, to, packet
+        count = 0
+        while not self._stop.is_set():
+            wait_s = min(0.1, max(0.0, under_way[0][0] - time.monotonic())) if under_way else 0.1
+            for end in select.select(self._ends, [], [], wait_s)[0]:
+                packet = os.read(end, _PACKET)
+                if self.cut or self._dice.random() < self.loss:
+                    self.lost += 1
+                    continue
+                count += 1
+                heapq.heappush(under_way, (time.monotonic() + self.latency_s, count, other[end], packet))
+            while under_way and under_way[0][0] <= time.monotonic():
+                _, _, end, packet = heapq.heappop(under_way)
+                self.passed += 1
+                with contextlib.suppress(OSError):  # its queue is full: a network loses such packets too
+                    os.write(end, packet)
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=_IP_S, check=False)
+    if done.returncode:
+        raise Missing("network namespaces", f"ip {' '.join(arguments)}: {done.stderr.strip()}")
