@@ -67,6 +67,7 @@ from boardlet import agent as agent_module  # noqa: E402
 from boardlet import app as app_module  # noqa: E402
 from boardlet import health as health_module  # noqa: E402
 from boardlet import store as store_module  # noqa: E402
+from boardlet import twin as twin_module  # noqa: E402, F401
 from boardlet.link import DOWN, UP  # noqa: E402
 from boardlet.ticks import add, diff  # noqa: E402
 from drivers import adc, gpio_in, gpio_out  # noqa: E402, F401 - while `machine` stands in

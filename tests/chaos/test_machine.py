@@ -114,9 +114,9 @@ class Chaos(RuleBasedStateMachine):
         self.world.api.backup()
 
     @precondition(lambda self: self.world.api.backups)
-    @rule(data=st.data())
-    def restore(self, data: st.DataObject) -> None:
-        self.world.restore(data.draw(st.integers(0, len(self.world.api.backups) - 1)))
+    @rule(n=st.integers(0, 2))
+    def restore(self, n: int) -> None:
+        self.world.restore(n % len(self.world.api.backups))
 
     @rule(up=st.booleans())
     def api_server(self, up: bool) -> None:
@@ -193,6 +193,13 @@ class Chaos(RuleBasedStateMachine):
         else:
             self.world.hub.drop_publishes = n
 
+    @rule(n=st.integers(1, 3), value=st.sampled_from([5, 20, 21.5, 30]))
+    def swallow_an_edit(self, n: int, value: float) -> None:
+        """The broker acknowledges what comes of an edit, and drops it."""
+        self.world.hub.drop_publishes = n
+        self.world.edit_property("target", value)
+        self.world.run(3_000)
+
     @rule(late=st.booleans())
     def wills(self, late: bool) -> None:
         self.world.hub.wills_come_late = late
@@ -209,12 +216,9 @@ class Chaos(RuleBasedStateMachine):
             self.world.hub.redeliver(connection, n)
 
     @precondition(lambda self: self.world.hub.history)
-    @rule(data=st.data())
-    def replay(self, data: st.DataObject) -> None:
-        """Who has stolen the broker sends an old message again."""
-        hub = self.world.hub
-        back = data.draw(st.integers(1, min(40, len(hub.history))))
-        hub.route("thief", *hub.history[-back])
+    @rule(n=st.integers(0, 40))
+    def replay(self, n: int) -> None:
+        self.world.replay(n)
 
     # The board
     @rule(on=st.booleans())

@@ -53,3 +53,32 @@ def test_a_model_comes_while_ticks_are_far_from_zero(chaos: Chaos) -> None:
     chaos.moment(ms=3000)
     assert chaos.world.object is not None
     assert chaos.world.object["status"]["reported"]["temp"] == 20
+
+
+def test_a_bridge_hears_of_an_edit_from_the_board_first(chaos: Chaos) -> None:
+    """A board with a longer heartbeat, which a second bridge learns only after its report, is not called silent."""
+    chaos.begin(joined=True)
+    chaos.start_bridge()
+    chaos.wait(s=20)
+    chaos.edit_heartbeat(seconds=300)
+    chaos.wait(s=100)
+
+
+def test_a_restore_gives_a_generation_twice(chaos: Chaos) -> None:
+    """An edit, a restore and another edit, of the same generation and version as the first, is an edit all the same."""
+    chaos.moment(ms=3000)
+    chaos.backup()
+    chaos.edit_heartbeat(seconds=10)
+    chaos.bite(n=23)
+    chaos.restore(n=0)
+    chaos.edit_led(value=False)
+
+
+def test_a_delay_that_is_nearly_over(chaos: Chaos) -> None:
+    """A bridge that knows an old model and one that knows the new one mint against each other, at the allowed rate."""
+    chaos.wait(s=100)
+    chaos.stall_cluster(api=True, watch=True)
+    chaos.edit_model(n=1)
+    chaos.restart_broker(kept="none")
+    chaos.start_bridge()
+    chaos.wait(s=40)

@@ -58,7 +58,7 @@ class Heard:
 
     asked_at: int = 0
     birth: bytes = b""  # the epoch of the last session message, if that was a birth
-    at: int = 0  # when the board was last heard
+    at: int = 0  # when the board was last heard, by a birth or a report that was new
     said: set[bytes] = field(default_factory=set)
 
 

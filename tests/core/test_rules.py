@@ -9,7 +9,7 @@ import copy
 
 import pytest
 from boardlet_bridge.core.board import FINALIZER
-from boardlet_bridge.core.event import BrokerUp, ClaimSeen, Message, ModelSeen
+from boardlet_bridge.core.event import BrokerUp, ClaimSeen, Message, ModelSeen, ObjectSeen
 from boardlet_bridge.core.state import Limits
 from boardlet_wire import seal
 from peer import BOARD_ID, GREENHOUSE, RING, BoardSide, World, model, ready
@@ -162,6 +162,19 @@ class TestRestore:
         world.connect_broker()
         assert world.revision() == 2
         assert "Restored" in {c["type"] for c in world.status["conditions"]}
+
+    def test_what_was_mailed_may_be_on_its_way(self) -> None:
+        """A desired that has been published and not read back yet is evidence of a restore as well."""
+        world = ready()
+        backup = copy.deepcopy(world.object)
+        world.broker_honest = False
+        world.edit(target=30)
+        sent = world.count("d")
+        world.object = backup
+        world.send(ObjectSeen(copy.deepcopy(backup)))
+        world.wait(30)
+        assert world.count("d") == sent
+        assert world.condition("Restored") == ("True", "OlderThanBoard")
 
     def test_accepting_the_object_mints_above(self) -> None:
         """The documented annotation with the board's generation lets the object's side win."""
@@ -437,6 +450,20 @@ class TestSession:
         assert world.count("c") - asked == 6
         assert world.writes == writes
         assert world.condition("Ready") == ("True", "Synced")
+
+    def test_a_longer_heartbeat_than_the_spec_has(self) -> None:
+        """A board that still runs with a longer heartbeat is asked before it is called silent, and answers."""
+        world = ready()
+        asked = world.count("c")
+        world.object["spec"]["settings"] = {"heartbeatSeconds": 10}
+        world.touch()  # the board does not take it
+        world.wait(85)
+        assert world.count("c") == asked + 1
+        world.answer()
+        world.wait(60)
+        assert world.condition("Connected") == ("True", "Answered")
+        world.wait(40)
+        assert world.condition("Connected") == ("False", "Silent")
 
     def test_half_dead_link(self) -> None:
         """Connected and silent for 1.5 heartbeats is not connected; the next report brings it back."""

@@ -97,8 +97,10 @@ def reconcile(board: Board, now: float) -> list[Effect]:
 
 
 def _restored(board: Board) -> int:
-    # Absence proves nothing, but a later generation of the very same object proves that the object went back.
-    seen = [i.generation for i in (board.applied, board.mailbox_identity) if i is not None and i.uid == board.uid]
+    # Absence proves nothing, but a later generation of the very same object proves that the object went back: one that
+    # the board says, or the mailbox, or one that was mailed and may be on its way yet.
+    asked = board.desired.identity if board.desired else None
+    seen = [i.generation for i in (board.applied, board.mailbox_identity, asked) if i and i.uid == board.uid]
     highest = max(seen, default=0)
     if highest > board.generation and board.accepted_restore != str(highest):
         return highest
@@ -193,7 +195,8 @@ def _may_mint(board: Board, now: float) -> bool:
     if board.mint_tokens >= 1:
         board.mint_tokens -= 1
         return True
-    board.mint_delayed_until = now + (1 - board.mint_tokens) * limits.mint_interval_s
+    missing = max(1 - board.mint_tokens, 0.001)  # sums of fractions may lack so little that no time would pass
+    board.mint_delayed_until = now + missing * limits.mint_interval_s
     return False
 
 

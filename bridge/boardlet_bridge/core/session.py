@@ -38,6 +38,7 @@ MAX_TEXT: Final = 64
 MAX_CRASH: Final = 1024
 MAX_SLEEP_S: Final = 2**31 - 1
 REPORT_FOLLOWS_S: Final = 1.0  # the report follows such a birth at once; a busy board needs a moment
+DOUBT: Final = 1 / 6  # of the patience is left when a silent board is asked: it was due a sixth of it before
 INTRODUCTION_S: Final = 2.0  # a birth within this time of command 1 is taken as its answer
 CAUSES: Final = {
     BootCause.UNKNOWN: "Unknown",
@@ -61,11 +62,16 @@ def ask(board: Board, now: float, operation: Operation) -> list[Effect]:
 
 
 def arm(board: Board, now: float) -> list[Effect]:
-    """One Wake a board for its deadline, however often the deadline moves."""
-    if now < board.armed <= board.deadline:
+    """One Wake a board for its deadline, however often the deadline moves: the one before it, when it comes near."""
+    doubt = _doubt(board)
+    if now < board.armed <= doubt:
         return []
-    board.armed = board.deadline
-    return [Wake(board.deadline)]
+    board.armed = doubt if now < doubt else board.deadline
+    return [Wake(board.armed)]
+
+
+def _doubt(board: Board) -> float:
+    return board.deadline - min(board.limits.ask_again_s, board.patience_s * DOUBT)
 
 
 def ask_once(board: Board, now: float) -> list[Effect]:
@@ -260,4 +266,7 @@ def tick(board: Board, now: float) -> list[Effect]:
             effects += arm(board, now)
             if board.nonce and now >= board.asked_at + board.limits.ask_again_s:
                 effects += ask(board, now, Operation.REPORT if board.epoch else Operation.INTRODUCE)
+            elif board.live and now >= _doubt(board):
+                # It may run with a longer heartbeat than was known when it spoke: it is asked before it is silent.
+                effects += ask_once(board, now)
     return effects

@@ -349,7 +349,9 @@ def model_ref(obj: Mapping[str, Any]) -> Name:
 def decisive(obj: Mapping[str, Any]) -> tuple[Any, ...]:
     """What of an object can move the core; the rest, and our own echo, cannot."""
     meta = obj["metadata"]
-    return meta.get("generation"), meta.get("annotations"), meta.get("deletionTimestamp"), meta.get("finalizers")
+    # The spec too: a restored cluster gives the generation, and even the version, that it had given to another edit.
+    spoken = meta.get("annotations"), meta.get("deletionTimestamp"), meta.get("finalizers")
+    return (meta.get("generation"), obj.get("spec"), *spoken)
 
 
 def older(obj: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
