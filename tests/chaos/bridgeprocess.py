@@ -1,6 +1,6 @@
 """One real bridge process (runtime.wiring.Bridge, whole) on a loop whose time is the world's.
 
-Only its three doors are exchanged: the MQTT transport, the API server's client, and the watch that kopf feeds. What
+Only its three doors are exchanged: the MQTT transport, the API server's client, and the watches. What
 goes through them waits until the world lets it pass. A process can be paused, and killed between any two steps.
 """
 
@@ -265,6 +265,16 @@ class ModelWatch:
         self._end()
 
 
+class NoWatch:
+    """The watch of Boards alone: `ModelWatch` tells both kinds."""
+
+    def __init__(self, *_: object) -> None: ...
+    def restart(self) -> None: ...
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
 class Request:
     """One call on its way."""
 
@@ -435,6 +445,7 @@ def doors(seed: int, wall: Callable[[], str], board_bucket: str) -> list[tuple[A
         (wiring, "secrets", secrets),
         (wiring, "KubeClient", ModelClient),
         (wiring, "Watch", ModelWatch),
+        (wiring, "BoardWatch", NoWatch),
         (wiring, "connection", connection),
         (engine_module, "rfc3339", wall),
     ]

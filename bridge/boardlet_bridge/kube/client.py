@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -22,6 +22,7 @@ FINALIZER: Final = "boardlet.dev/mailbox"
 TIMEOUT_S: Final = 15.0
 WATCH_IDLE_S: Final = 90.0  # the API server sends a bookmark every minute
 MAX_MESSAGE: Final = 500
+WATCH: Final = "watch=true&allowWatchBookmarks=true"
 NOBODY: Final = "fieldSelector=metadata.name%3Dboardlet.none"
 NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # not as they are
 LONGEST_PATIENCE_S: Final = 60.0  # however long a Retry-After asks for
@@ -95,17 +96,29 @@ class KubeClient:
         query = f"?limit={limit}" + (f"&continue={token}" if token else "")
         return await self._request("GET", _path(plural, namespace) + query)
 
+    def watch_nothing(
+        self, plural: str, namespace: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A watch that has nothing but bookmarks to tell, for as long as the API server keeps it; raises ApiError."""
+        return self._watch(f"{_path(plural, namespace)}?{WATCH}&{NOBODY}")
+
+    def watch(
+        self, plural: str, since: str, namespace: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """What happens after the resourceVersion `since`, as pieces of JSON lines; raises ApiError, as Gone."""
+        return self._watch(f"{_path(plural, namespace)}?{WATCH}&resourceVersion={since}")
+
     @asynccontextmanager
-    async def watch_nothing(self, plural: str, namespace: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines of a watch that has none but bookmarks, for as long as the API server keeps it; raises ApiError."""
+    async def _watch(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         assert self._session is not None, "the client is not open"
-        url = f"{self.connection.server}{_path(plural, namespace)}?watch=true&allowWatchBookmarks=true&{NOBODY}"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=WATCH_IDLE_S)
         try:
-            async with self._session.get(url, headers=self._headers(), timeout=timeout) as answer:
+            async with self._session.get(
+                self.connection.server + path, headers=self._headers(), timeout=timeout
+            ) as answer:
                 if answer.status >= 300:
                     raise _error(answer.status, await answer.text(), None)
-                yield aiter(answer.content)
+                yield answer.content.iter_any()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
 

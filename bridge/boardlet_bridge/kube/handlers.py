@@ -1,4 +1,4 @@
-"""Watches Boards and BoardModels with kopf, in a thread and loop of its own; the only module that imports kopf.
+"""Watches BoardModels with kopf, in a thread and loop of its own; the only module that imports kopf.
 
 kopf cancels whatever shares its loop when it ends, so it gets one of its own (docs/design.md). Each event is appended
 to one queue that the main loop drains in a batch: many events are one wake-up. Nothing is written from here.
@@ -43,7 +43,7 @@ class WatchSink(Protocol):
 
 
 class Watch:
-    """A kopf operator with one `on.event` a kind."""
+    """A kopf operator with one `on.event`."""
 
     def __init__(self, connection: Connection, namespaces: Sequence[str], sink: WatchSink) -> None:
         self._connection = connection
@@ -52,7 +52,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._again = threading.Event()
-        self._events: deque[tuple[str, Change, dict[str, Any]]] = deque()
+        self._events: deque[tuple[Change, dict[str, Any]]] = deque()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     def start(self) -> None:
@@ -108,32 +108,25 @@ class Watch:
         def login(**_: object) -> kopf.ConnectionInfo:
             return _login(self._connection)
 
-        for plural in ("boards", "boardmodels"):
-            kopf.on.event(*API, plural, registry=registry)(self._handler(plural))
+        @kopf.on.event(*API, "boardmodels", registry=registry)
+        async def handle(event: Mapping[str, Any], **_: object) -> None:
+            self._put(event)
+
         return registry
 
-    def _handler(self, plural: str) -> Any:
-        async def handle(event: Mapping[str, Any], **_: object) -> None:
-            self._put(plural, event)
-
-        return handle
-
-    def _put(self, plural: str, event: Mapping[str, Any]) -> None:
+    def _put(self, event: Mapping[str, Any]) -> None:
         first = not self._events
-        self._events.append((plural, event["type"] or "ADDED", _plain(event["object"])))
+        self._events.append((event["type"] or "ADDED", _plain(event["object"])))
         if first:
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         try:
             while self._events:
-                plural, change, obj = self._events.popleft()
+                change, obj = self._events.popleft()
                 if self._stop.is_set():
                     return
-                if plural == BOARDS:
-                    self._sink.on_board(change, obj)
-                else:
-                    self._sink.on_model(change, obj)
+                self._sink.on_model(change, obj)
         finally:
             if self._events:  # one object failed in us, loudly: the others must not wait for ever behind it
                 self._loop.call_soon(self._drain)

@@ -38,6 +38,8 @@ class Resync:
         self._namespaces: Sequence[str | None] = list(namespaces) or [None]
         self._known: dict[str, Names] = {BOARDS: boards, MODELS: models}
         self._soon = asyncio.Event()
+        self.versions: dict[str | None, str] = {}
+        """By namespace the resourceVersion of the last listing of Boards, from which a watch goes on."""
         self._down: dict[tuple[str, str | None], str] = {}
         self._complaint = Complaint(
             "resync",
@@ -112,6 +114,8 @@ class Resync:
                 token = page["metadata"].get("continue") or ""
                 if not token:
                     break
+            if plural == BOARDS:
+                self.versions[namespace] = page["metadata"].get("resourceVersion") or ""
         for name in known.keys() - seen:
             await self._ask(plural, name, tell)
 

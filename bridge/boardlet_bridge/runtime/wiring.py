@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.kube import connection
+from boardlet_bridge.kube.board_watch import BoardWatch
 from boardlet_bridge.kube.budget import Budget
 from boardlet_bridge.kube.client import KubeClient
 from boardlet_bridge.kube.finalizer import Finalizers
@@ -59,7 +60,7 @@ class Bridge:
         self._finalizers: Finalizers
         self._notices: NoticeWriter
         self._resync: Resync | None = None
-        self._watch: Watch
+        self._watches: Sequence[BoardWatch | Watch] = ()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; raises ConfigurationError."""
@@ -130,12 +131,15 @@ class Bridge:
         self.waiting = ""
         engine.on_listed()
         log.info("listed the objects", boards=len(engine.entries), models=len(engine.models.objects))
-        watch = self._watch = Watch(described, settings.namespaces, self)
+        boards = BoardWatch(client, resync, settings.namespaces, self)
+        watch = Watch(described, settings.namespaces, self)
+        self._watches = [boards, watch]
         watch.start()
         stack.push_async_callback(watch.stop)
         tasks = [
             asyncio.create_task(work, name=name)
             for name, work in {
+                "boards": boards.run(),
                 "writer": self._writer.run(),
                 "notices": self._notices.run(),
                 "resync": resync.run(settings.resync_s),
@@ -164,7 +168,8 @@ class Bridge:
 
     def on_rewound(self) -> None:
         self.engine.on_rewound()
-        self._watch.restart()
+        for watch in self._watches:
+            watch.restart()
 
     # The engine's outlet
     def doubt(self) -> None:
