@@ -179,6 +179,10 @@ class Device:
         """Remove a file if it is there."""
         self._run(onboard.REMOVE.format(path=path))
 
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder if it is there."""
+        self._run(onboard.REMOVE_FOLDER.format(path=path))
+
     def walk(self) -> list[str]:
         """Every file of the board, by its path."""
         return sorted(self._value(onboard.WALK))

@@ -57,6 +57,8 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
         for name in device.files(folder)
         if name.endswith((".py", ".mpy", PARTIAL)) and f"{folder}/{name}" not in wanted
     )
+    if frozen:
+        _hidden_by(device, stale)
     needed = sum(map(len, write.values())) + SPARE_BYTES
     if needed > info.free_bytes:
         free, need = info.free_bytes // 1024, needed // 1024
@@ -87,6 +89,9 @@ def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> N
         progress(path, len(content))
     for path in what.remove:
         device.remove(path)
+    if what.frozen:
+        for folder in FOLDERS:
+            device.remove_folder(folder)
     if what.config_changes:
         device.put(CONFIG, what.config)
 
@@ -111,6 +116,16 @@ def configuration(device: Device) -> dict[str, Any]:
             f"fs rm :{CONFIG}`, then flash again with --board-id if you know it"
         )
     return existing
+
+
+def _hidden_by(device: Device, stale: tuple[str, ...]) -> None:
+    # A folder of the same name is found before what is frozen, be it empty.
+    for folder in FOLDERS:
+        for name in device.files(folder):
+            if f"{folder}/{name}" not in stale:
+                raise FlashFailed(
+                    f"{folder}/{name} hides the agent that is in the image of {device.port}: put it into another folder"
+                )
 
 
 def sha256(content: bytes) -> str:

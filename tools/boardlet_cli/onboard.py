@@ -52,6 +52,13 @@ try:
 except OSError:
     pass
 """
+REMOVE_FOLDER: Final = """
+import os
+try:
+    os.rmdir({path!r})
+except OSError:
+    pass
+"""
 LIST: Final = """
 import os
 try:
