@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from boardlet_cli.cluster import Cluster
 from boardlet_cli.site import Site
+from boards_in_use import Fleet
 from controlplane import ControlPlane
-from fleet import Fleet
 from judge import FULL, Case, MakeFleet, Row
 
 BUILD = Path(__file__).parents[2] / "build"

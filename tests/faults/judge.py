@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from fleet import Fleet
+from boards_in_use import Fleet
 
 FULL: Final = os.environ.get("BOARDLET_FAULTS") == "full"
 MakeFleet = Callable[..., Fleet]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from boardlet_cli.cluster import Cluster
 from boardlet_cli.site import Site
+from boards_in_use import Life
 from controlplane import ControlPlane
 from fakes.api_proxy import ApiProxy, Fault, next_page, reading, watch, writing
-from fleet import Life
 from judge import FULL, Case, MakeFleet
 
 SEED = 11

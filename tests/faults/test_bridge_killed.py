@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from fleet import Life
+from boards_in_use import Life
 from judge import Case, MakeFleet
 
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from boards_in_use import Fleet, Life
 from fakes.tcp_proxy import OFFSETS, TcpProxy
-from fleet import Fleet, Life
 from judge import Case, MakeFleet
 
 SEED = 23

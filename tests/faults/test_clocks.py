@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from boardlet_cli.site import Site
-from fleet import Fleet, Life
+from boards_in_use import Fleet, Life
 from judge import Case, MakeFleet
 
 SEED = 71

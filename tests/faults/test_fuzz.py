@@ -13,9 +13,9 @@ import paho.mqtt.client as paho
 import pytest
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_wire.topic import topic
+from boards_in_use import Fleet, Life
 from broker.access import BOARD_WRITES, BRIDGE
 from fakes.tcp_proxy import TcpProxy
-from fleet import Fleet, Life
 from garbage import HUGE_BYTES, Garbage
 from judge import FULL, Case, MakeFleet
 from mail import payloads

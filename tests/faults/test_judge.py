@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import DOOR, LED, LIGHT, Member, compare
+from boards_in_use import DOOR, LED, LIGHT, Member, compare
 from ledger import Ledger
 from mail import Mail
 from virtualboard import VirtualBoard

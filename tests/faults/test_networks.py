@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from boardlet_cli.site import Site
+from boards_in_use import Fleet, Life
 from broker import Programs
 from fakes.radio import Radio
-from fleet import Fleet, Life
 from judge import Case, MakeFleet
 from provision.missing import Missing
 

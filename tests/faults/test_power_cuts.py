@@ -15,8 +15,8 @@ from typing import Any
 import cbor2
 import pytest
 from boardlet_cli.cluster import Cluster
+from boards_in_use import MODEL, WRITABLE, Fleet, Life, Member, same
 from fakes.tcp_proxy import TcpProxy
-from fleet import MODEL, WRITABLE, Fleet, Life, Member, same
 from judge import Case, MakeFleet
 
 SEED = 41

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from admin import Admin
+from boards_in_use import Fleet, Life, Member
 from controlplane import ControlPlane
-from fleet import Fleet, Life, Member
 from judge import Case, MakeFleet
 
 SEED = 31

@@ -96,8 +96,11 @@ def test_the_readme_comes_to_the_point() -> None:
 
 
 def test_the_suite_can_be_collected_as_a_whole() -> None:
-    """No two files of tests have one name, which pytest would refuse only when both folders are run together."""
-    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("conftest.py", "__init__.py")]
+    """No two files of tests share a name, nor one with a package: one would hide the other, if all are run."""
+    names = [path.stem for path in (ROOT / "tests").rglob("*.py") if path.stem not in ("conftest", "__init__")]
+    names += [
+        path.parent.name for folder in ("tools", "bridge", "firmware") for path in ROOT.glob(f"{folder}/*/__init__.py")
+    ]
     assert sorted(names) == sorted(set(names))
 
 

@@ -14,7 +14,6 @@ from bench.load import REPORTS, Load, create, power_on
 from bench.objects import NAMES, Objects
 from bench.usage import cpu_s
 from boardlet_cli.site import Site
-from conftest import MakeSite
 from fleet.control import Fleet
 
 WRITES_PER_S, BURST, INTERVAL_S = 60, 60, 2.0
@@ -29,7 +28,7 @@ Play = Callable[[int, Callable[[Load], Awaitable[None]]], None]
 
 
 @pytest.fixture
-def play(plane: controlplane.ControlPlane, make_site: MakeSite) -> Play:
+def play(plane: controlplane.ControlPlane, make_site: Callable[..., Site]) -> Play:
     """Has a fleet of so many boards, all Ready, and plays a scene with it."""
     site = make_site(SETTINGS)
 
