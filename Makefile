@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test venv faults bench lint lock image sbom clean help
+.PHONY: demo test venv chaos faults bench lint lock image sbom clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -22,6 +22,9 @@ demo: $(VENV)/.ready   ## the whole product on this machine: control plane, brok
 
 test: $(VENV)/.ready   ## the whole test suite
 	@$(BIN)/python -m pytest
+
+chaos: $(VENV)/.ready  ## the model of the protocol under chaos, 3,000 examples of each length, other ones each time (about ten minutes)
+	@BOARDLET_CHAOS=3000 $(BIN)/python -m pytest tests/chaos/test_machine.py
 
 faults: $(VENV)/.ready ## the fault suite with all its faults (about twenty minutes); a table, and build/faults.json
 	@BOARDLET_FAULTS=full $(BIN)/python -m pytest --timeout 900 tests/faults

@@ -12,10 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 # `make chaos` sets the number of examples; the suite takes a fixed set of them, always the same.
 DEEP = int(os.environ.get("BOARDLET_CHAOS", "0"))
-QUICK = 100
+QUICK = 120
 PROFILE = settings(
     max_examples=DEEP or QUICK,
-    stateful_step_count=60,
     derandomize=not DEEP,
     database=None,
     deadline=None,
@@ -157,9 +156,10 @@ class Chaos(RuleBasedStateMachine):
             process.lose_answers()
 
     # The broker
-    @rule(who=WHO, lose_up=st.booleans(), lose_down=st.booleans())
-    def cut(self, who: str, lose_up: bool, lose_down: bool) -> None:
+    @rule(who=WHO, lose_up=st.booleans(), lose_down=st.booleans(), late_will=st.booleans())
+    def cut(self, who: str, lose_up: bool, lose_down: bool, late_will: bool = False) -> None:
         connection = self.world.connection(who)
+        self.world.hub.wills_come_late = late_will
         if connection is not None:
             self.world.hub.cut(connection, lose_up=lose_up, lose_down=lose_down)
 
@@ -199,10 +199,6 @@ class Chaos(RuleBasedStateMachine):
         self.world.hub.drop_publishes = n
         self.world.edit_property("target", value)
         self.world.run(3_000)
-
-    @rule(late=st.booleans())
-    def wills(self, late: bool) -> None:
-        self.world.hub.wills_come_late = late
 
     @precondition(lambda self: self.world.hub.late_wills)
     @rule()
@@ -266,6 +262,7 @@ class Chaos(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(0 if DEEP else 300)
-def test_chaos() -> None:
+@pytest.mark.parametrize("steps", [20, 60])
+def test_chaos(steps: int) -> None:
     """No order of faults, within the examples, breaks a promise of the protocol, and everything settles after it."""
-    run_state_machine_as_test(Chaos, settings=PROFILE)
+    run_state_machine_as_test(Chaos, settings=settings(PROFILE, stateful_step_count=steps))

@@ -82,3 +82,13 @@ def test_a_delay_that_is_nearly_over(chaos: Chaos) -> None:
     chaos.restart_broker(kept="none")
     chaos.start_bridge()
     chaos.wait(s=40)
+
+
+def test_a_revision_that_somebody_else_gave_up(chaos: Chaos) -> None:
+    """The board gave up a revision of a Board that is gone: the next Board's first one is not that one."""
+    chaos.begin(joined=True)
+    chaos.note_retained()
+    chaos.edit_label(value="die")
+    chaos.delete()
+    chaos.wait(s=400)
+    chaos.restart_broker(kept="older")

@@ -741,6 +741,17 @@ class TestPowerCut:
         assert world.status["reported"]["target"] == 19
         assert world.condition("Ready") == ("True", "Synced")
 
+    def test_a_revision_that_was_given_up_with_another_content(self) -> None:
+        """A bridge that cannot know what killed the board mints that revision anew: the board's word lifts it above."""
+        world = ready()
+        world.edit(target=30)
+        assert world.revision() == 2
+        world.send(world.side.here(_15=[2, b"deadly!!", 5]))
+        world.answer()
+        assert world.revision() == 3
+        world.ack()
+        assert world.condition("Ready") == ("True", "Synced")
+
     def test_a_throttled_edit_that_is_taken_back(self) -> None:
         """A spec that goes back to what the board runs, while another one waited for the flash, is Synced again."""
         world = ready(limits=Limits(mint_burst=1, mint_interval_s=60))

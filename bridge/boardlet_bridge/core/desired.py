@@ -178,9 +178,16 @@ def _choose(board: Board, wanted: bytes) -> Identity:
     top = max((i.revision for i in seen), default=0)
     top = max(top, board.highest_revision, board.refused[0] if board.refused else 0)
     at_top = {(i.uid, i.digest) for i in seen if i.revision == top}
-    conflict = board.refused == (top, wanted, RefusalCode.CONFLICT)
-    keeps = at_top == {(board.uid, wanted)} and not conflict
+    keeps = at_top == {(board.uid, wanted)} and not _spent(board, top, wanted)
     return Identity(board.uid, top if keeps else top + 1, wanted, board.generation)
+
+
+def _spent(board: Board, revision: int, wanted: bytes) -> bool:
+    # A board does not take a revision that it runs with another content, or gave up with another content.
+    if board.refused is None or board.refused[0] != revision:
+        return False
+    _, refused, code = board.refused
+    return code == (RefusalCode.CONFLICT if refused == wanted else RefusalCode.REVERTED)
 
 
 def _may_mint(board: Board, now: float) -> bool:
