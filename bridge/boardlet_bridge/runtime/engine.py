@@ -241,6 +241,11 @@ class Engine:
         """How many boards answer in their present session."""
         return sum(entry.board.live for entry in self.entries.values())
 
+    def conditions(self) -> Counter[tuple[str, str, str]]:
+        """How many boards show each (type, status, reason)."""
+        shown = (condition for entry in self.entries.values() for condition in entry.board.shown)
+        return Counter((condition.type, condition.status, condition.reason) for condition in shown)
+
     def board_versions(self) -> dict[Name, str]:
         """The resourceVersion of every Board as last seen."""
         return {name: entry.object["metadata"]["resourceVersion"] for name, entry in self.entries.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 # Ids of boards without an object come from outside: beyond this many they are counted and no longer logged.
@@ -22,6 +22,33 @@ class Received(Collector):
         family = CounterMetricFamily("boardlet_messages", "Messages of boards, by their topic", labels=["topic"])
         for letter, count in self._counts.items():
             family.add_metric([letter], count)
+        yield family
+
+
+class Conditions(Collector):
+    """Boards by condition, counted when somebody looks: reasons are few, boards are many."""
+
+    def __init__(self, count: Callable[[], Mapping[tuple[str, str, str], int]]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["type", "status", "reason"]
+        family = GaugeMetricFamily("boardlet_board_conditions", "Boards that have this condition", labels=labels)
+        for condition, boards in sorted(self._count().items()):
+            family.add_metric(condition, boards)
+        yield family
+
+
+class Parts(Collector):
+    """What /readyz says, for alerts: a part that is not well is 0."""
+
+    def __init__(self, parts: Callable[[], Mapping[str, str]]) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("boardlet_part_ready", "1 while this part of the bridge is ready", labels=["part"])
+        for part, why in self._parts().items():
+            family.add_metric([part], 0 if why else 1)
         yield family
 
 
@@ -60,13 +87,19 @@ class Metrics:
         pending: Callable[[], float],
         orphans: Callable[[], float],
         received: Mapping[str, int],
+        conditions: Callable[[], Mapping[tuple[str, str, str], int]],
+        parts: Callable[[], Mapping[str, str]],
+        broker_up: Callable[[], float],
     ) -> None:
         """Have these read whenever the metrics are scraped."""
         self.registry.register(Received(received))
+        self.registry.register(Conditions(conditions))
+        self.registry.register(Parts(parts))
         self.boards.set_function(boards)
         self.connected.set_function(connected)
         self.pending.set_function(pending)
         self.orphans.set_function(orphans)
+        self.broker_up.set_function(broker_up)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

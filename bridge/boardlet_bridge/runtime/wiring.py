@@ -102,6 +102,9 @@ class Bridge:
                 lambda: self._writer.pending,
                 lambda: len(engine.orphans),
                 engine.received,
+                engine.conditions,
+                self._parts,
+                lambda: self.session.up,
             )
             await self._serve_health(stack)
             await self._serve(stack, client, described, stop)
@@ -215,7 +218,6 @@ class Bridge:
         self.waiting = reason
 
     def _parts(self) -> dict[str, str]:
-        self.metrics.broker_up.set(self.session.up)
         away = self._resync.away if self._resync else ""
         return {
             "cluster": self.waiting or away,
