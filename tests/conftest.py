@@ -84,9 +84,13 @@ def make_site(cluster: Cluster, broker_programs: brokers.Programs, tmp_path: Pat
     """Makes running sites that serve the test's namespace; shows their logs when the test fails."""
     sites: list[Site] = []
 
-    def make(settings: Mapping[str, object] | None = None, prepare: Callable[[Site], None] | None = None) -> Site:
+    def make(
+        settings: Mapping[str, object] | None = None,
+        prepare: Callable[[Site], None] | None = None,
+        credentials: bool = False,
+    ) -> Site:
         own = {"namespaces": f'["{cluster.namespace}"]', "log_level": "debug", **(settings or {})}
-        site = Site(tmp_path / f"site{len(sites)}", cluster, broker_programs, own)
+        site = Site(tmp_path / f"site{len(sites)}", cluster, broker_programs, own, credentials)
         sites.append(site)
         if prepare is not None:
             prepare(site)

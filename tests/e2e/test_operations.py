@@ -12,15 +12,17 @@ from pathlib import Path
 
 import broker as brokers
 import pytest
+from boardlet_bridge.core.credential import KeyRing
 from boardlet_cli.cluster import Cluster
 from broker.access import acl
 from controlplane import ControlPlane
+from fakes.login import logs_in, until
 from provision.process import Process, free_port
 from virtualboard.pty import PtyBoard
 
 ROOT = Path(__file__).parents[2]
 INSTALL = (ROOT / "docs/operations.md").read_text().partition("## Install")[2].partition("\n## ")[0]
-FIRST, BROKER, BRIDGE, CONTAINER, BOARD = re.findall(r"```sh\n(.*?)```", INSTALL, re.DOTALL)
+FIRST, BROKER, BRIDGE, CONTAINER, BOARD, BY_HAND = re.findall(r"```sh\n(.*?)```", INSTALL, re.DOTALL)
 
 
 def shell(script: str, folder: Path, env: dict[str, str]) -> None:
@@ -34,6 +36,10 @@ def shell(script: str, folder: Path, env: dict[str, str]) -> None:
         assert done.returncode == 0, script + said.read()
 
 
+def password(root: Path, board_id: str) -> str:
+    return KeyRing(bytes.fromhex(root.read_text().strip()), bytes(16)).broker_password(board_id)
+
+
 @pytest.fixture
 def board(tmp_path: Path) -> Iterator[PtyBoard]:
     """A blank board at a serial port."""
@@ -43,7 +49,7 @@ def board(tmp_path: Path) -> Iterator[PtyBoard]:
 
 def test_the_page_gives_the_rights_that_the_tests_run_with() -> None:
     """The access list of the page is the one that every other test proves to be enough, and no more."""
-    assert acl() in BROKER
+    assert acl() in INSTALL
 
 
 def test_a_site_by_the_book(
@@ -88,6 +94,8 @@ def test_a_site_by_the_book(
         try:
             script = BOARD.replace("/dev/ttyUSB0", board.port).replace("10.0.0.5", f"127.0.0.1:{port}")
             shell(re.sub(r"\\\n +--wifi .*", "", script), folder, env)
+            shell(f"id=p4w8z1vc\n{BY_HAND}", folder, env)
+            assert until(lambda: logs_in(port, "p4w8z1vc", password(folder / "site/root.key", "p4w8z1vc")))
             assert bridge.running, bridge.tail()
         finally:
             bridge.stop()

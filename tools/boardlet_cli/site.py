@@ -29,7 +29,9 @@ class Site:
         cluster: Cluster,
         broker: Programs | None = None,
         settings: Mapping[str, object] | None = None,
+        credentials: bool = False,
     ) -> None:
+        """With `credentials` the bridge lets boards in at the broker; without, or with mochi-mqtt, `add_board` does."""
         self.folder = folder
         self.cluster = cluster
         self.root = secrets.token_bytes(32)
@@ -40,11 +42,14 @@ class Site:
         replace(folder / "bridge.password", password)
         self.broker = Broker(folder / "broker", broker)
         self.broker.add_user(BRIDGE, password)
+        self.broker.kept_by_bridge = credentials and self.broker.programs.name == "mosquitto"
+        files = {f"broker_{name}": getattr(self.broker, name) for name in ("users_file", "acl_file", "pid_file")}
         self.settings: dict[str, object] = {
             "broker_port": self.broker.port,
             "broker_password_file": folder / "bridge.password",
             "root_key_file": folder / "root.key",
             "kubeconfig": folder / "bridge.kubeconfig",
+            **(files if self.broker.kept_by_bridge else {}),
             **(settings or {}),
         }
         self.bridge = BridgeProcess(folder, self.settings)
@@ -65,9 +70,13 @@ class Site:
         program: Path | None = None,
         within: Sequence[str] = (),
     ) -> VirtualBoard:
-        """A board with this id, known to the broker, not powered yet; `within` is a command that runs it elsewhere."""
+        """A board with this id, not powered yet; known to the broker, unless that is the bridge's to say.
+
+        `within` is a command that runs it elsewhere.
+        """
         key = board_key(self.root, board_id, KEY_NUMBER)
-        self.broker.add_user(board_id, seal.half_key(key, seal.PASSWORD).hex()[:32])
+        if not self.broker.kept_by_bridge:
+            self.broker.add_user(board_id, seal.half_key(key, seal.PASSWORD).hex()[:32])
         full = {
             "id": board_id,
             "key": key.hex(),

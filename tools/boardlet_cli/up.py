@@ -46,7 +46,7 @@ def up(context: str | None, namespace: str, stay: bool | None) -> None:
         console.print(f"broker: {broker.name} from {broker.origin}")
         # In a cluster with boards of its own these are none of the demo's business.
         own = {"namespaces": json.dumps([cluster.namespace])} if cluster.namespace else {}
-        site = stack.enter_context(Site(folder / "site", cluster, broker, own))
+        site = stack.enter_context(Site(folder / "site", cluster, broker, own, credentials=True))
         took = time.monotonic() - began
         console.print(f"bridge: up as the service account boardlet-bridge, {took:.1f} s after the start")
         for board_id in BOARDS.values():

@@ -88,6 +88,8 @@ class Broker:
         self.packet_bytes: int | None = _PACKET_BYTES
         """The longest packet that it takes from a client; None for any, as a foreign broker may have it."""
         self.users: dict[str, str] = {}
+        self.kept_by_bridge = False
+        """Whether the bridge keeps mosquitto's files once there are first ones; `users` are then those of the first."""
         folder.mkdir(parents=True, exist_ok=True)
         self.process = Process(
             self.programs.name, self._argv(), log=folder / "broker.log", env=self.programs.program.env, cwd=folder
@@ -127,6 +129,18 @@ class Broker:
         del self.users[user]
         self.reload()
 
+    @property
+    def users_file(self) -> Path:
+        return self.folder / "passwords"
+
+    @property
+    def acl_file(self) -> Path:
+        return self.folder / "acl"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "broker.pid"
+
     def reload(self) -> None:
         """Have the broker read its users anew."""
         if self.process.running:
@@ -151,8 +165,10 @@ class Broker:
     def _write_access(self) -> None:
         (self.folder / "data").mkdir(exist_ok=True)
         if self.programs.name == "mosquitto":
-            access.replace(self.folder / "passwords", access.passwords(self.users))
-            access.replace(self.folder / "acl", access.acl())
+            if self.kept_by_bridge and self.users_file.exists():
+                return
+            access.replace(self.users_file, access.passwords(self.users))
+            access.replace(self.acl_file, access.acl())
         else:
             access.replace(self.folder / "users.json", json.dumps(self.users))
 
@@ -166,8 +182,9 @@ class Broker:
                 *([f"listener {self.port} {self.also}"] if self.also else []),
                 *user,
                 "allow_anonymous false",
-                f"password_file {self.folder / 'passwords'}",
-                f"acl_file {self.folder / 'acl'}",
+                f"password_file {self.users_file}",
+                f"acl_file {self.acl_file}",
+                f"pid_file {self.pid_file}",
                 "max_queued_messages 200000",
                 "max_inflight_messages 0",
                 "set_tcp_nodelay true",

@@ -212,6 +212,11 @@ class Board:
     untold: bool = True  # conditions have been shown that were not looked at for notices
 
     @property
+    def login(self) -> int:
+        """The number of the key whose password lets the board in at the broker; 0: it is not to be let in."""
+        return 0 if self.deleting or not self.uid else self.keys.number
+
+    @property
     def heartbeat_s(self) -> int:
         settings = self.spec.get("settings") or {}
         return int(settings.get("heartbeatSeconds") or DEFAULT_HEARTBEAT_S)

@@ -69,6 +69,7 @@ class Outlet(Protocol):
     def unknown_board(self, board_id: str) -> None: ...
     def warned(self, reason: str) -> None: ...
     def doubt(self) -> None: ...
+    def admit(self, board_id: str, number: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -224,6 +225,7 @@ class Engine:
         del self.entries[entry.name]
         self.claims.drop(entry)
         self._settle(board.keys.board_id)
+        self._admit(board.keys.board_id)
         if board.mailbox and not board.deleting and self.claims.owner(board.keys.board_id) is None:
             # Its object went without our having seen a deletion: the cluster was restored to before it.
             self._orphan(board.keys.board_id, board.mailbox)
@@ -266,6 +268,13 @@ class Engine:
             return
         for effect in effects:
             self._carry_out(entry, effect)
+        if entry.board.login != entry.login:
+            entry.login = entry.board.login
+            self._admit(entry.board.keys.board_id)
+
+    def _admit(self, board_id: str) -> None:
+        owner = self.claims.owner(board_id)
+        self.outlet.admit(board_id, owner.board.login if owner else 0)
 
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
         match effect:

@@ -32,6 +32,8 @@ class Entry:
     object: Mapping[str, Any]
     model_ref: Name
     sent: Mapping[str, Any] | None = None  # the status that was last written, to tell its echo from others' writes
+    login: int = 0
+    """Board.login as last looked at."""
 
     @property
     def uid(self) -> str:

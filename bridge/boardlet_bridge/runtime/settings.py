@@ -65,6 +65,13 @@ class Settings(BaseSettings):
     """Client certificate for the broker (PEM)."""
     broker_key_file: Path | None = None
     """Private key of the client certificate (PEM)."""
+    broker_users_file: Path | None = None
+    """mosquitto's password_file, where the bridge is to keep it: who has a Board is let in, and the bridge itself."""
+    broker_acl_file: Path | None = None
+    """mosquitto's acl_file, where the bridge is to keep it: a board its own topics, the bridge those of all boards."""
+    broker_pid_file: Path | None = None
+    """mosquitto's pid_file: by SIGHUP the bridge tells a broker on this host, or in this pod with a shared process
+    namespace, that the files above have changed. Needed with them."""
 
     root_key_file: Path
     """File with the site's root key, 64 hex digits, from which every board's key follows. Keep a copy in a safe."""

@@ -28,6 +28,7 @@ from boardlet_bridge.kube.notice import NoticeWriter
 from boardlet_bridge.kube.resync import Resync
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
 from boardlet_bridge.mqtt.session import MqttSession, MqttSettings
+from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.health import Health
 from boardlet_bridge.runtime.metrics import Metrics
@@ -54,6 +55,8 @@ class Bridge:
         self.metrics = Metrics()
         self.engine = Engine(ring, _limits(settings), self)
         self.session = MqttSession(_mqtt(settings), self.engine, self._strange)
+        credentials = _credentials(settings)
+        self.credentials = Credentials(credentials, ring.broker_password) if credentials.on else None
         self.waiting = "has not been asked yet"
         self._named: set[str] = set()
         self._writer: StatusWriter
@@ -139,17 +142,17 @@ class Bridge:
         self._watches = [boards, watch]
         watch.start()
         stack.push_async_callback(watch.stop)
-        tasks = [
-            asyncio.create_task(work, name=name)
-            for name, work in {
-                "boards": boards.run(),
-                "writer": self._writer.run(),
-                "notices": self._notices.run(),
-                "resync": resync.run(settings.resync_s),
-                "guard": resync.guard(),
-                "mqtt": self.session.run(),
-            }.items()
-        ]
+        works = {
+            "boards": boards.run(),
+            "writer": self._writer.run(),
+            "notices": self._notices.run(),
+            "resync": resync.run(settings.resync_s),
+            "guard": resync.guard(),
+            "mqtt": self.session.run(),
+        }
+        if self.credentials is not None:
+            works["credentials"] = self.credentials.run()
+        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
             ends: set[asyncio.Future[Any]] = {stopped, *tasks}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -209,6 +212,10 @@ class Bridge:
     def warned(self, reason: str) -> None:
         self.metrics.warnings.labels(reason).inc()
 
+    def admit(self, board_id: str, number: int) -> None:
+        if self.credentials is not None:
+            self.credentials.admit(board_id, number)
+
     def _strange(self, topic: str) -> None:
         self.refused("strange_topic")
 
@@ -224,6 +231,7 @@ class Bridge:
             "broker": "" if self.session.up else self.engine.broker_reason or "not connected yet",
             "statuses": self._writer.why,
             "finalizers": self._finalizers.why,
+            "credentials": self.credentials.why if self.credentials else "",
         }
 
 
@@ -249,6 +257,18 @@ def _limits(settings: Settings) -> Limits:
         mint_interval_s=settings.mint_interval_s,
         flapping_ends=settings.flapping_ends,
         flapping_s=settings.flapping_s,
+    )
+
+
+def _credentials(settings: Settings) -> CredentialSettings:
+    if (settings.broker_users_file or settings.broker_acl_file) and not settings.broker_pid_file:
+        raise ConfigurationError("broker_pid_file is needed to tell the broker of its users_file and acl_file")
+    return CredentialSettings(
+        users_file=settings.broker_users_file,
+        acl_file=settings.broker_acl_file,
+        pid_file=settings.broker_pid_file,
+        bridge_user=settings.broker_user,
+        password_file=settings.broker_password_file,
     )
 
 

@@ -1,0 +1,120 @@
+"""Keeps the broker's logins in step with the Boards: who has an object is let in, nobody else (docs/operations.md).
+
+What is wanted is the whole set, so that changes are coalesced and a crash leaves nothing behind: the next bridge writes
+the same set, and the broker is told at every start, in case the last one died between file and signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from boardlet_bridge.mqtt.credential import UsersFile, hang_up, write_acl
+
+COALESCE_S: Final = 0.05
+# At every signal mosquitto hashes the password of each connected client anew: 10,000 of them hold it up for 0.3 s. So
+# much time, and a little for its work, passes between two signals.
+LEAST_GAP_S: Final = 0.2
+GAP_A_LOGIN_S: Final = 5e-5
+AGAIN_S: Final = 5.0  # a file that cannot be written, a broker that cannot be told
+
+log = structlog.get_logger("credentials")
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSettings:
+    """Where the broker's files are; each may be None, then that file is somebody else's."""
+
+    users_file: Path | None
+    acl_file: Path | None
+    pid_file: Path | None
+    bridge_user: str
+    password_file: Path | None
+
+    @property
+    def on(self) -> bool:
+        return self.users_file is not None or self.acl_file is not None
+
+
+class Credentials:
+    """Lets boards in by the number of their key; `password` gives the password that follows from id and number."""
+
+    def __init__(self, settings: CredentialSettings, password: Callable[[str, int], str]) -> None:
+        self._settings = settings
+        self._password = password
+        self._numbers: dict[str, int] = {}
+        self._users = UsersFile(settings.users_file) if settings.users_file else None
+        self._changed = asyncio.Event()
+        self._told = False  # since this process started, or since the last change
+        self._foreign: frozenset[str] = frozenset()
+        self.why = ""
+
+    def admit(self, board_id: str, number: int) -> None:
+        """Let the board in with the password of this key number; with 0 do not."""
+        if number:
+            self._numbers[board_id] = number
+        elif self._numbers.pop(board_id, None) is None:
+            return
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the files, until cancelled; to be started when all objects have been listed."""
+        self._changed.set()
+        while True:
+            if self._told:
+                await self._changed.wait()
+            else:
+                try:
+                    await asyncio.wait_for(self._changed.wait(), AGAIN_S)
+                except TimeoutError:
+                    self._changed.set()
+            await asyncio.sleep(COALESCE_S)
+            self._changed.clear()
+            await self._keep()
+            await asyncio.sleep(LEAST_GAP_S + GAP_A_LOGIN_S * len(self._numbers))
+
+    async def _keep(self) -> None:
+        numbers = dict(self._numbers)
+        try:
+            self._told = await asyncio.to_thread(self._write, numbers, self._told)
+        except OSError as error:
+            self._told = False
+            if str(error) != self.why:
+                log.warning("cannot keep the broker's credentials, will try again", why=str(error))
+            self.why = str(error)
+            return
+        if self.why:
+            log.info("the broker's credentials are kept again")
+        self.why = ""
+        self._say_foreign()
+
+    def _write(self, numbers: Mapping[str, int], told: bool) -> bool:
+        # In a thread: a fleet's first file takes seconds.
+        settings, changed = self._settings, False
+        if self._users is not None:
+            logins = {board_id: self._password(board_id, number) for board_id, number in numbers.items()}
+            if settings.password_file:
+                logins[settings.bridge_user] = settings.password_file.read_text().strip()
+            changed |= self._users.write(logins)
+        if settings.acl_file:
+            changed |= write_acl(settings.acl_file, settings.bridge_user)
+        if changed:
+            log.info("wrote the broker's credentials", boards=len(numbers))
+        if told and not changed:
+            return True
+        return settings.pid_file is not None and hang_up(settings.pid_file)
+
+    def _say_foreign(self) -> None:
+        foreign = frozenset(self._users.foreign if self._users else ())
+        for user in sorted(foreign - self._foreign):
+            log.warning(
+                "the users file has a line of this name that is not the bridge's, and it is left: where it was meant "
+                "for the board, remove it",
+                user=user,
+            )
+        self._foreign = foreign
