@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test venv chaos faults bench lint lock image sbom clean help
+.PHONY: demo test venv chaos faults bench lint lock image deploy sbom clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -45,8 +45,13 @@ lock: $(VENV)/.ready   ## pin every dependency with hashes
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra cli --extra dev pyproject.toml -o $(LOCK)
 
 ENGINE ?= podman
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 image:           ## the bridge's container image, the same bytes from the same commit and base
-	@$(ENGINE) build --timestamp "$$(git log -1 --format=%ct)" --build-arg REVISION="$$(git rev-parse HEAD)" -f bridge/Containerfile -t boardlet-bridge .
+	@$(ENGINE) build --timestamp "$$(git log -1 --format=%ct)" --build-arg REVISION="$$(git rev-parse HEAD)" \
+	  -f bridge/Containerfile -t boardlet-bridge -t boardlet-bridge:$(VERSION) .
+
+deploy: $(VENV)/.ready ## bridge/deploy/site.yaml, what the chart makes of its defaults, for those who have no Helm
+	@$(BIN)/python -m helm template boardlet bridge/chart -n boardlet-system --set kinds.install=false --set rights.install=false --set secrets.existing=boardlet-site --skip-tests > bridge/deploy/site.yaml
 
 SBOM ?= build/sbom.cdx.json
 sbom: $(VENV)/.ready   ## what is in that image, as CycloneDX, from its lock file

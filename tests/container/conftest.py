@@ -86,7 +86,7 @@ def base(engine: Engine) -> Iterator[str]:
     imported = False
     if engine.run("pull", "--quiet", BASE, check=False, timeout_s=120).returncode:
         try:
-            tar = _base()
+            tar = debian("container-base", "python3,python3-venv,ca-certificates")
         except Missing as missing:
             pytest.skip(str(missing))
         engine.run("import", tar, BASE, timeout_s=BUILD_S)
@@ -119,24 +119,32 @@ def image(context: Context) -> Iterator[str]:
     context.engine.run("rmi", "--force", name, check=False)
 
 
-def _base() -> Path:
-    # Debian's python3 of the same version under the official image's name: what builds from one builds from the other.
+@pytest.fixture(scope="session")
+def broker_image(engine: Engine) -> Iterator[str]:
+    """mosquitto as Debian packages it: the chart's own broker image has the same program and also a shell."""
+    name = f"boardlet-broker-test:{uuid.uuid4().hex[:8]}"
+    try:
+        tar = debian("container-broker", "mosquitto")
+    except Missing as missing:
+        pytest.skip(str(missing))
+    engine.run("import", tar, name, timeout_s=BUILD_S)
+    yield name
+    engine.run("rmi", "--force", name, check=False)
+
+
+def debian(name: str, packages: str) -> Path:
+    """A root file system of Debian with these packages: what builds from one builds from the official images."""
     if which("mmdebstrap") is None:
-        raise Missing(f"{BASE}", "no registry is reached, and there is no mmdebstrap: install the package mmdebstrap")
+        raise Missing("mmdebstrap", "no registry is reached without it: install the package mmdebstrap")
 
     def build(into: Path) -> None:
-        command = ["mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", SUITE]
-        made = subprocess.run(
-            [*command, str(into / "base.tar"), debs.debian_mirror()],
-            capture_output=True,
-            text=True,
-            timeout=BUILD_S,
-            check=False,
-        )
+        command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", SUITE, str(into / "base.tar")]
+        command.append(debs.debian_mirror())
+        made = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
         if made.returncode:
-            raise Missing(BASE, f"mmdebstrap failed: {made.stderr[-400:]}")
+            raise Missing(name, f"mmdebstrap failed: {made.stderr[-400:]}")
 
-    return cache.artifact("container-base", SUITE, build) / "base.tar"
+    return cache.artifact(name, SUITE, build) / "base.tar"
 
 
 def _wheels(into: Path) -> None:

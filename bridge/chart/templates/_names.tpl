@@ -1,0 +1,33 @@
+{{- define "boardlet.name" -}}
+{{ printf "%s-bridge" .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "boardlet.broker" -}}
+{{ printf "%s-broker" .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "boardlet.secret" -}}
+{{ .Values.secrets.existing | default (printf "%s-site" .Release.Name) }}
+{{- end }}
+
+{{- define "boardlet.selector" -}}
+app.kubernetes.io/name: boardlet
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "boardlet.labels" -}}
+{{ include "boardlet.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "boardlet.image" -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- end }}
+
+{{- define "boardlet.locked" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}

@@ -1,0 +1,176 @@
+"""The chart, rendered by Helm and judged by a real API server: schemas, admission, Pod Security."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from boardlet_bridge.runtime.settings import Settings
+from boardlet_cli.cluster import Cluster, KubectlFailed
+from broker import access
+
+ROOT = Path(__file__).parents[2]
+VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+FOREIGN = {"ServiceMonitor", "PrometheusRule"}  # kinds of the Prometheus operator, which the test's cluster lacks
+EACH = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def one(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    found = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
+    assert len(found) == 1, f"{kind} {name}: {[(o['kind'], o['metadata']['name']) for o in objects]}"
+    return found[0]
+
+
+@pytest.fixture
+def restricted(cluster: Cluster) -> Cluster:
+    """A namespace in which the API server admits only pods of the Pod Security profile restricted."""
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    cluster.run("label", "namespace", str(cluster.namespace), label)
+    return cluster
+
+
+@EACH
+def test_helm_lints_it(helm: Any, values: Path) -> None:
+    """Helm finds nothing wrong with the chart, values and schema."""
+    helm.run("lint", "--strict", ROOT / "bridge/chart", "-f", values)
+
+
+@EACH
+def test_the_api_server_takes_it(helm: Any, restricted: Cluster, values: Path) -> None:
+    """Every object passes the API server's strict validation and admission, as a dry run."""
+    objects = helm.render("-f", values, namespace=restricted.namespace)
+    assert FOREIGN & {o["kind"] for o in objects} in (set(), FOREIGN)
+    known = yaml.safe_dump_all([o for o in objects if o["kind"] not in FOREIGN])
+    said = restricted.run("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=known)
+    assert "Warning" not in said.stderr.replace("Warning: resource", ""), said.stderr  # CRDs there without apply's note
+
+
+@EACH
+def test_its_pods_are_restricted(helm: Any, restricted: Cluster, values: Path) -> None:
+    """Where Pod Security enforces `restricted` the API server admits the pods, and no pod that may escalate."""
+    objects = helm.render("-f", values, namespace=restricted.namespace)
+    template = one(objects, "Deployment")["spec"]["template"]
+    specs = {"bridge": template["spec"], "test": one(objects, "Pod")["spec"]}
+    for name, spec in specs.items():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        restricted.run("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pod))
+        spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+        with pytest.raises(KubectlFailed, match="violates PodSecurity"):
+            restricted.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+
+
+@EACH
+def test_every_container_has_the_least(helm: Any, values: Path) -> None:
+    """Root is read-only, the account's token is the bridge's alone, the two containers are two users."""
+    pod = one(helm.render("-f", values), "Deployment")["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert not pod.get("shareProcessNamespace")
+    mounts = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in pod["containers"]}
+    for container in pod["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"]["memory"]
+    assert {"site", "account"} <= mounts["bridge"]
+    if "broker" in mounts:
+        assert not {"site", "account"} & mounts["broker"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        shown = [volumes[name]["secret"] for name in mounts["broker"] if "secret" in volumes[name]]
+        assert "root.key" not in str(shown)
+        users = [c["securityContext"]["runAsUser"] for c in pod["containers"]]
+        assert len(set(users)) == 2
+
+
+@EACH
+def test_its_settings_are_settings(helm: Any, values: Path) -> None:
+    """Every variable that the chart sets is a setting of the bridge, and the whole is one that it would start with."""
+    pod = one(helm.render("-f", values), "Deployment")["spec"]["template"]["spec"]
+    bridge = next(c for c in pod["containers"] if c["name"] == "bridge")
+    env = {e["name"].removeprefix("BOARDLET_").lower(): e["value"] for e in bridge["env"]}
+    assert set(env) <= set(Settings.model_fields)
+    Settings.model_validate(env)
+
+
+def test_kinds_and_rights_are_the_files(helm: Any) -> None:
+    """The chart's kinds, rights and policies are those of crds/ and bridge/deploy/rbac.yaml, word for word."""
+    rendered = {(o["kind"], o["metadata"]["name"]): o for o in helm.render()}
+    files = [*sorted((ROOT / "crds").glob("*.yaml")), ROOT / "bridge/deploy/rbac.yaml"]
+    sources = [d for path in files for d in documents(path) if d["kind"] != "Namespace"]
+    assert len(sources) > 8
+    for source in sources:
+        made = rendered[source["kind"], source["metadata"]["name"]]
+        kept = made["metadata"].pop("annotations", {})
+        if source["kind"] == "CustomResourceDefinition":
+            assert kept.pop("helm.sh/resource-policy") == "keep"
+        assert not kept
+        assert made == source
+
+
+def test_the_brokers_rules_are_the_protocols(helm: Any) -> None:
+    """The bundled broker gives boards and bridge the topics that the tests' broker gives them."""
+    data = one(helm.render(), "ConfigMap", "boardlet-broker")["data"]
+    assert data["acl"].strip() == access.acl().strip()
+
+
+def test_another_release_has_rights_of_its_own(helm: Any) -> None:
+    """A second release elsewhere has its own account, role and policy, and can leave the kinds to the first."""
+    done = helm.run("template", "south", ROOT / "bridge/chart", "-n", "tenant", "--set", "kinds.install=false")
+    objects = [document for document in yaml.safe_load_all(done.stdout) if document]
+    assert not [o for o in objects if o["metadata"]["name"].startswith("boardlet-")]
+    assert not [o for o in objects if o["kind"] == "CustomResourceDefinition"]
+    policy = one(objects, "ValidatingAdmissionPolicy")
+    who = policy["spec"]["matchConditions"][0]["expression"]
+    assert who == "request.userInfo.username == 'system:serviceaccount:tenant:south-bridge'"
+    assert one(objects, "ClusterRoleBinding")["subjects"][0]["namespace"] == "tenant"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"brokr": {}}, "brokr"),
+        ({"broker": {"external": {"host": "tcp://10.0.0.1:1883"}}}, "host"),
+        ({"broker": {"tls": {"only": True}}}, "secret"),
+        ({"broker": {"persistence": {"size": "a lot"}}}, "size"),
+        ({"settings": {"root_key_file": "/x"}}, "root_key_file"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"namespaces": ["North Site"]}, "namespaces"),
+    ],
+)
+def test_wrong_values_are_refused(helm: Any, tmp_path: Path, values: dict[str, Any], said: str) -> None:
+    """A mistake in the values ends before anything is asked of a cluster, and names the value."""
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump(values))
+    done = helm.run("template", "boardlet", ROOT / "bridge/chart", "-f", path, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_the_files_for_kubectl_are_the_charts(helm: Any, cluster: Cluster) -> None:
+    """bridge/deploy/site.yaml is what the chart makes of its defaults, and `kubectl apply -k .` is all of it."""
+    options = [
+        "--set",
+        "kinds.install=false",
+        "--set",
+        "rights.install=false",
+        "--set",
+        "secrets.existing=boardlet-site",
+    ]
+    assert documents(ROOT / "bridge/deploy/site.yaml") == helm.render(*options, "--skip-tests"), "run `make deploy`"
+    built = list(yaml.safe_load_all(cluster.run("kustomize", str(ROOT)).stdout))
+    chart = {(o["kind"], o["metadata"]["name"]): o for o in helm.render("--skip-tests")}
+    chart.pop(("Secret", "boardlet-site"))
+    named = {(o["kind"], o["metadata"]["name"]): o for o in built}
+    named.pop(("Namespace", "boardlet-system"))
+    assert set(named) == set(chart)
+    for key, made in named.items():
+        assert made["metadata"].get("namespace") == chart[key]["metadata"].get("namespace")
+        assert made.get("spec") == chart[key].get("spec"), key
+    everywhere = replace(cluster, namespace=None)
+    everywhere.run("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "bridge/deploy/site.yaml"))
