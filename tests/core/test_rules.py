@@ -827,6 +827,20 @@ class TestModel:
         assert world.count("d") == sent
         assert world.condition("Synced") == ("False", "TooLarge")
 
+    @pytest.mark.parametrize(("code", "reason"), [(2, "TooLarge"), (3, "Malformed")])
+    def test_unreadable_mailbox_is_no_reproach_to_what_runs(self, code: int, reason: str) -> None:
+        """What a board could not read is told while it lacks what is asked, and not once it has confirmed that."""
+        world = ready()
+        assert world.side.applied is not None
+        said = {-2: world.side.applied, -6: [0, b"", code]}  # as a board answers when its mailbox was put right
+        world.send(world.side.report(said))
+        assert world.condition("Synced") == ("True", "Synced")
+        world.edit(target=21.5)
+        world.send(world.side.report({-6: [0, b"", code]}))
+        assert world.condition("Synced") == ("False", reason)
+        world.ack()
+        assert world.condition("Synced") == ("True", "Synced")
+
     def test_model_is_served_in_chunks(self) -> None:
         """A blank board fetches its model by digest and offset, within its receive limit."""
         world = ready()

@@ -54,6 +54,15 @@ def make_fleet(cluster: Cluster, plane: ControlPlane, make_site: Callable[..., S
     return make
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the cases out that only `make faults` runs: each has a quicker relative in `make test`."""
+    if FULL:
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the table and write build/faults.json."""
     rows = config.stash.get(_rows, [])

@@ -81,6 +81,7 @@ def test_broker_killed(case: Case, make_fleet: MakeFleet) -> None:
     case.judge(fleet)
 
 
+@pytest.mark.full
 def test_broker_and_bridge_killed(case: Case, make_fleet: MakeFleet) -> None:
     """Both die at once and the store is lost: object and board alone hold the truth, and nothing goes back."""
     kills = case.count(10, 2)

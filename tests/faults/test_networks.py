@@ -40,7 +40,7 @@ def beyond(radio: Radio, make_fleet: MakeFleet, count: int) -> Fleet:
 
 def test_network_cut_and_healed(case: Case, make_fleet: MakeFleet, radio: Radio) -> None:
     """No packet passes for a while, again and again: nobody is told that connections are over."""
-    cuts = case.count(10, 2)
+    cuts = case.count(10, 1)
     fleet = beyond(radio, make_fleet, case.count(12, 4))
     dice = random.Random(SEED)
     with Life(fleet):
@@ -53,6 +53,7 @@ def test_network_cut_and_healed(case: Case, make_fleet: MakeFleet, radio: Radio)
     case.judge(fleet, wait_s=150)
 
 
+@pytest.mark.full
 def test_network_slow(case: Case, make_fleet: MakeFleet, radio: Radio) -> None:
     """A second each way, as by satellite and worse: all is confirmed on the slow link."""
     fleet = beyond(radio, make_fleet, case.count(12, 4))

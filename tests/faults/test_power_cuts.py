@@ -183,6 +183,7 @@ def test_power_cut_during_a_model_change(case: Case, cuts: Cuts, cluster: Cluste
     assert all(m.board.pin(len(properties) + 9) == 1 for m in cuts.fleet.members), "they run the last model"
 
 
+@pytest.mark.full
 def test_power_cut_during_a_boot(case: Case, cuts: Cuts) -> None:
     """A boot that is cut at any write is followed by one that works."""
 

@@ -79,18 +79,17 @@ def _obstacle(board: Board) -> tuple[Obstacle, str] | None:
         return "TooLarge", f"{sizes}: use fewer or shorter values"
     if board.mint_delayed_until:
         return "Throttled", "the spec changes faster than a flash should be written; the last value will be sent"
-    if (
-        board.refused
-        and board.desired
-        and board.refused[:2]
-        in (
-            (board.desired.identity.revision, board.desired.identity.digest),
-            (0, b""),
-        )
-    ):
+    if board.refused and board.desired and _refuses(board.refused, board):
         code = board.refused[2]
         return REFUSALS.get(code, ("Refused", f"the board refuses it with code {code}"))
     return None
+
+
+def _refuses(refused: tuple[int, bytes, int], board: Board) -> bool:
+    # What could not be read has no revision. It is not what is asked, if the board has confirmed that.
+    if refused[:2] == (0, b""):
+        return not board.confirmed
+    return board.desired is not None and refused[:2] == (board.desired.identity.revision, board.desired.identity.digest)
 
 
 def _synced(board: Board) -> Condition:
