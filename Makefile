@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test venv chaos faults bench lint lock image deploy sbom clean help
+.PHONY: demo test venv chaos faults fuzz bench lint lock image deploy sbom clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -30,6 +30,10 @@ faults: $(VENV)/.ready ## the fault suite with all its faults (about twenty minu
 	@BOARDLET_FAULTS=full $(BIN)/python -m pytest --timeout 900 tests/faults
 
 venv: $(VENV)/.ready   ## .venv with the commands boardlet and boardlet-bridge
+
+FUZZ ?= --inputs 1000000
+fuzz: $(VENV)/.ready   ## a million inputs to codecs, core, session, and the board's code on MicroPython (docs/fuzzing.md)
+	@$(BIN)/python tests/fuzz/fuzz.py $(FUZZ)
 
 bench: $(VENV)/.ready  ## latencies against their floor, bytes, sizes, start-up; a table, and build/bench.json
 	@$(BIN)/python -m bench

@@ -13,6 +13,7 @@ from micropython import const
 from boardlet import __version__, app, config
 from boardlet.health import SAFE_S
 from boardlet.link import Link
+from boardlet.model import STRANGE
 from boardlet.net import Net
 from boardlet.ticks import add, diff
 from boardlet.twin import Twin
@@ -212,7 +213,7 @@ class Agent:
                 twin.on_file(self.now, body)
             elif letter == "c" and twin.on_command(self.now, body):
                 self.birth_due = True
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except STRANGE:
             twin.counters[1] += 1
 
 

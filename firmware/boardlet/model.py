@@ -5,6 +5,8 @@ from micropython import const
 _OUT_OF_RANGE = const(1)
 _WRONG_TYPE = const(2)
 _TOO_LONG = const(5)
+# What is raised by fields that are there and are not what the protocol says, wherever the first use of one is.
+STRANGE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 # What a value of each type is in Python; the types' numbers are their places here.
 _KINDS = (bool, int, (int, float), str, int, bytes, list, list)
 
@@ -79,5 +81,5 @@ def load(raw):
     # {index: Prop}; raises ValueError for what is no model.
     try:
         return {row[0]: Prop(row) for row in cbor.loads(raw)[1]}
-    except (KeyError, TypeError, IndexError):
+    except STRANGE:
         raise ValueError("not a model")

@@ -7,7 +7,7 @@ from boardlet_wire import cbor
 from boardlet_wire.seal import digest
 from micropython import const
 
-from boardlet.model import check, load
+from boardlet.model import STRANGE, check, load
 from boardlet.ticks import add, diff
 
 _CONFLICT = const(1)
@@ -110,10 +110,14 @@ class Twin:
             state = f[3]
             asked = [f[0], f[1], digest(state), f[2], state]
             decoded = cbor.loads(state)
-            decoded[-1]
+            decoded[-1].hex()
+            settings = decoded.get(-3, {})
+            for i in (0, 1, 2):
+                if not 0 <= settings.get(i, 0) < 0x7FFFF:
+                    raise ValueError
             if not 0 < asked[1] <= 0x7FFFFFFF or len(asked[0]) != 6 or asked[3] < 0:
                 raise ValueError
-        except (ValueError, KeyError, TypeError, IndexError):
+        except STRANGE:
             self.counters[1] += 1
             return self.refuse(0, b"", _MALFORMED)
         revision, dig = asked[1], asked[2]

@@ -150,7 +150,7 @@ def _decode(buf, at, depth):
         out = {}
         for _ in range(n):
             key = _decode(buf, at, depth + 1)
-            if not isinstance(key, int):
+            if type(key) is not int:
                 raise ValueError("key")
             out[key] = _decode(buf, at, depth + 1)
         return out

@@ -28,7 +28,8 @@ def writable(status: Any) -> None:
     """Fail on what JSON, the API server's numbers or crds/boards.yaml do not allow."""
     json.dumps(status, allow_nan=False).encode()
     for value in status.get("reported", {}).values():
-        assert isinstance(value, str) or (math.isfinite(value) and abs(value) < INT64), value
+        assert isinstance(value, str) or math.isfinite(value), value
+        assert type(value) is not int or abs(value) < INT64, value
     assert status.get("desired", {}).get("revision", 0) < 2**31
     assert 0 <= status.get("observedGeneration", 0) < INT64
     for key, value in status.get("board", {}).items():

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 CONNECT_S: Final = 15.0
 KEEPALIVE_S: Final = 30
 MISC_S: Final = 1.0
+# What paho raises on a packet that is too short for what it names, or whose topic is not UTF-8.
+BROKEN: Final = (ValueError, IndexError, struct.error)
 
 OnMessage = Callable[[str, bytes, bool], None]  # topic, payload, retained
 OnAcknowledged = Callable[[int], None]  # the number that `publish` gave
@@ -146,10 +149,15 @@ class Transport:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def readable() -> None:
-            client.loop_read()
-            # TLS may hold whole messages that no select sees.
-            while isinstance(sock, ssl.SSLSocket) and client.socket() is not None and sock.pending():
+            try:
                 client.loop_read()
+                # TLS may hold whole messages that no select sees.
+                while isinstance(sock, ssl.SSLSocket) and client.socket() is not None and sock.pending():
+                    client.loop_read()
+            except BROKEN as error:
+                # paho would read the same packet again each time the loop turns.
+                loop.remove_reader(sock)
+                self._end(f"the broker sent a packet that is not MQTT: {error}")
 
         def on_close(_c: object, _u: object, closed: Any) -> None:
             loop.remove_reader(closed)
