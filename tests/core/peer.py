@@ -63,20 +63,24 @@ def model(spec: dict[str, Any] | None = None) -> Model:
 class BoardSide:
     """A board's bytes: sealed with its key, counted in its epoch; it applies whatever it is told to have applied."""
 
-    key: bytes = field(default_factory=lambda: board_key(ROOT, BOARD_ID, 1))
+    key: bytes = b""  # another one than that of the number
+    number: int = 1
     epoch: bytes = b"epoch--1"
     sequence: int = 0
     applied: list[Any] | None = None
     model: bytes = b""
     values: dict[int, Any] = field(default_factory=dict)
 
+    def half(self, direction: bytes) -> bytes:
+        return seal.half_key(self.key or board_key(ROOT, BOARD_ID, self.number), direction)
+
     def _close(self, letter: str, body: dict[int, Any], context: bytes) -> Message:
         raw = cbor2.dumps(body)
-        half = seal.half_key(self.key, seal.UP)
+        half = self.half(seal.UP)
         return Message(letter, raw + seal.tag(half, topic(BOARD_ID, letter), context, raw, seal.UP_TAG))
 
     def here(self, **more: Any) -> Message:
-        body: dict[int, Any] = {0: 1, 1: 1, 2: self.epoch, 3: 1, 4: 1, 5: 1, 6: "0.1.0", 7: "linux", 11: 1024}
+        body: dict[int, Any] = {0: 1, 1: 1, 2: self.epoch, 3: self.number, 4: 1, 5: 1, 6: "0.1.0", 7: "linux", 11: 1024}
         if self.model:
             body[12] = self.model
         if self.applied:
@@ -85,10 +89,10 @@ class BoardSide:
         return self._close("s", body, b"")
 
     def gone(self, epoch: bytes | None = None) -> Message:
-        return self._close("s", {0: 1, 1: 0, 2: epoch or self.epoch, 3: 1}, b"")
+        return self._close("s", {0: 1, 1: 0, 2: epoch or self.epoch, 3: self.number}, b"")
 
     def asleep(self, seconds: int | None = 600, epoch: bytes | None = None) -> Message:
-        body: dict[int, Any] = {0: 1, 1: 2, 2: epoch or self.epoch, 3: 1}
+        body: dict[int, Any] = {0: 1, 1: 2, 2: epoch or self.epoch, 3: self.number}
         return self._close("s", body if seconds is None else {**body, 18: seconds}, b"")
 
     def report(self, body: dict[int, Any] | None = None) -> Message:
@@ -106,7 +110,7 @@ class BoardSide:
 
     def open(self, letter: str, payload: bytes, context: bytes = b"") -> dict[int, Any]:
         """Verify and decode what the bridge published."""
-        half = seal.half_key(self.key, seal.DOWN)
+        half = self.half(seal.DOWN)
         body = seal.verify(half, topic(BOARD_ID, letter), context, payload, seal.DOWN_TAG)
         assert body is not None, "the bridge's seal is wrong"
         decoded = cbor2.loads(bytes(body))
@@ -177,7 +181,7 @@ class World:
 
     def start_bridge(self) -> None:
         """A new bridge process: nothing in memory, no broker yet."""
-        self.board = new_board(BOARD_ID, RING, self.limits)
+        self.board = new_board(BOARD_ID, RING, self.limits, copy.deepcopy(self.object))
         self.wakes: list[float] = []
         self.send(ModelSeen(model()), ObjectSeen(copy.deepcopy(self.object)))
 

@@ -42,7 +42,7 @@ def writable(status: Any) -> None:
 
 def sealed(world: World, letter: str, raw: bytes) -> Message:
     context = b"" if letter == "s" else world.side.epoch
-    half = seal.half_key(world.side.key, seal.UP)
+    half = world.side.half(seal.UP)
     return Message(letter, raw + seal.tag(half, topic(BOARD_ID, letter), context, raw, seal.UP_TAG))
 
 

@@ -224,6 +224,29 @@ def test_a_new_board_shows_pending_at_once(cluster: Cluster) -> None:
     assert cluster.run("get", "boards").stdout.split()[:5] == ["NAME", "READY", "REASON", "MODEL", "APP"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({}, {"keyNumber": 2}, "must be at least keyNumber - 1"),
+        ({"keyNumber": 2, "revokedKeyNumber": 1}, {"keyNumber": 1}, "must not fall"),
+        ({"keyNumber": 2, "revokedKeyNumber": 2}, {"revokedKeyNumber": 1}, "must not fall"),
+        ({"revokedKeyNumber": 1}, None, "must not fall"),
+        ({"revokedKeyNumber": 1}, {"keyNumber": 2, "revokedKeyNumber": 1}, ""),
+    ],
+)
+def test_a_revocation_is_for_ever(
+    cluster: Cluster, before: dict[str, int], after: dict[str, int] | None, said: str
+) -> None:
+    """Key numbers only rise, and a key is followed by another one only when it is revoked."""
+    apply(cluster, {**BOARD, "spec": {**BOARD["spec"], "credential": before}})
+    patch = ["patch", "board", "g1", "--type=merge", "-p", json.dumps({"spec": {"credential": after}})]
+    if said:
+        with pytest.raises(KubectlFailed, match=said):
+            cluster.run(*patch)
+    else:
+        cluster.run(*patch)
+
+
 def test_selection_by_id_and_model(cluster: Cluster) -> None:
     """Boards are found by field selectors on id and model."""
     apply(cluster, BOARD)

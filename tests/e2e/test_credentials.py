@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
 import pytest
 from boardlet_bridge.core.credential import KeyRing
-from boardlet_cli.cluster import Cluster
+from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.site import Site
+from boardlet_wire.keys import board_key
 from fakes.login import Login, logs_in, until
 from greenhouse import Greenhouse, create, greenhouse
 
@@ -75,6 +77,32 @@ def test_a_bridge_that_dies_leaves_no_login_behind(site: Site) -> None:
     assert until(lambda: logs_in(site.broker.port, new.board_id, password(site, new.board_id)))
     assert not logs_in(site.broker.port, gone.board_id, password(site, gone.board_id))
     assert kept.synced()["status"]["session"]["epoch"] == epoch
+
+
+def test_a_stolen_board_is_revoked_and_replaced(site: Site) -> None:
+    """Revoked, a live board is thrown off within a second for good; flashed with the next key it is Ready again."""
+    one = greenhouse(site, board_id=ID)
+    one.synced()
+    with Login(site.broker.port, ID, password(site)):  # the thief comes in by the same name
+        revoke = '{"spec":{"credential":{"revokedKeyNumber":1}}}'
+        site.cluster.run("patch", "board", "g1", "--type=merge", "-p", revoke)
+        began = time.monotonic()
+        assert until(lambda: not logs_in(site.broker.port, ID, password(site)))
+        assert time.monotonic() - began < 1
+    one.until("Ready", "False", "Revoked")
+    site.bridge.kill()
+    site.bridge.start()
+    assert not logs_in(site.broker.port, ID, password(site))
+    with pytest.raises(KubectlFailed, match="must not fall"):
+        site.cluster.run("patch", "board", "g1", "--type=merge", "-p", revoke.replace("1}", "0}"))
+    site.cluster.run("patch", "board", "g1", "--type=merge", "-p", '{"spec":{"credential":{"keyNumber":2}}}')
+    one.board.kill()
+    config = json.loads((one.board.flash / "config.json").read_text())
+    config |= {"key": board_key(site.root, ID, 2).hex(), "key_number": 2}  # as boardlet flash writes it
+    (one.board.flash / "config.json").write_text(json.dumps(config))
+    one.board.start()
+    assert one.synced()["status"]["board"]["keyNumber"] == 2
+    assert not logs_in(site.broker.port, ID, password(site))
 
 
 def test_what_hinders_it_is_said(site: Site) -> None:

@@ -66,8 +66,8 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
     wifi = list(order.wifi) if order.wifi else identity.existing.get("wifi")
     config = {
         "id": identity.board_id,
-        "key": board_key(order.root_key, identity.board_id, order.key_number).hex(),
-        "key_number": order.key_number,
+        "key": board_key(order.root_key, identity.board_id, identity.key_number).hex(),
+        "key_number": identity.key_number,
         "host": order.broker_host,
         "port": order.broker_port,
         **({"wifi": wifi} if wifi else {}),

@@ -32,6 +32,8 @@ class Identity:
     """Whether there is no Board object yet."""
     existing: Mapping[str, Any] = field(repr=False)
     """Its configuration so far."""
+    key_number: int = 1
+    """Of the key that it is given."""
 
 
 def identify(order: Order, existing: Mapping[str, Any], cluster: Cluster | None) -> Identity:
@@ -41,7 +43,20 @@ def identify(order: Order, existing: Mapping[str, Any], cluster: Cluster | None)
     board_id = _identity(order, existing, found)
     if cluster and not found:
         _may_be_created(order, board_id, cluster)
-    return Identity(board_id, not found, existing)
+    return Identity(board_id, not found, existing, _key_number(order, found) if found else order.key_number)
+
+
+def _key_number(order: Order, found: Mapping[str, Any]) -> int:
+    # As the bridge decides it: the number that the board has spoken under, else the object's, but no revoked one.
+    credential = found["spec"].get("credential") or {}
+    wanted, revoked = int(credential.get("keyNumber", 1)), int(credential.get("revokedKeyNumber", 0))
+    proven = int((found.get("status") or {}).get("board", {}).get("keyNumber", 0))
+    for number in (proven, wanted):
+        if number > revoked:
+            return number
+    raise FlashFailed(
+        f"all keys of Board {order.name} are revoked: raise its spec.credential.keyNumber to {revoked + 1} first"
+    )
 
 
 def register(order: Order, board_id: str, cluster: Cluster) -> bool:

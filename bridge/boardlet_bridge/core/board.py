@@ -13,7 +13,7 @@ from boardlet_wire.names import DESIRED, REPORTED, SESSION, WANT
 
 from boardlet_bridge.core.codec import DIGEST_BYTES, UID_BYTES, MalformedError
 from boardlet_bridge.core.condition import Condition, Suspicion
-from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.credential import FIRST_KEY_NUMBER, MAX_KEY_NUMBER, KeyRing
 from boardlet_bridge.core.desired import read_mailbox, reconcile
 from boardlet_bridge.core.event import (
     BrokerDown,
@@ -30,6 +30,7 @@ from boardlet_bridge.core.event import (
     WriteStatus,
 )
 from boardlet_bridge.core.file import read_want
+from boardlet_bridge.core.key_number import follow
 from boardlet_bridge.core.notice import notices, recall
 from boardlet_bridge.core.report import model_changed, read_report
 from boardlet_bridge.core.session import broker_down, broker_up, read_session, tick
@@ -38,13 +39,22 @@ from boardlet_bridge.core.verdict import conditions
 
 FINALIZER: Final = "boardlet.dev/mailbox"
 ACCEPT_RESTORE: Final = "boardlet.dev/accept-restore"
-SUSPICIOUS: Final[Mapping[str, Suspicion]] = {"wrong_seal": "WrongSeal", "malformed": "Malformed"}
+SUSPICIOUS: Final[Mapping[str, Suspicion]] = {
+    "wrong_seal": "WrongSeal",
+    "malformed": "Malformed",
+    "revoked_key": "RevokedKey",
+}
 PASSING: Final = ("Pending", "Asking", "Waiting")  # reasons of Synced that may be over before anyone could read them
 
 
-def new_board(board_id: str, ring: KeyRing, limits: Limits) -> Board:
-    """The state of a Board that has just been met."""
-    return Board(ring.board(board_id), ring, limits)
+def new_board(board_id: str, ring: KeyRing, limits: Limits, obj: Mapping[str, Any] | None = None) -> Board:
+    """The state of a Board that has just been met; its object says which key it holds."""
+    board = Board(ring.board(board_id), ring, limits, spec=(obj or {}).get("spec") or {})
+    said = (((obj or {}).get("status") or {}).get("board") or {}).get("keyNumber")
+    board.proven_key = said if type(said) is int and 0 < said <= MAX_KEY_NUMBER else 0
+    if board.key_number > FIRST_KEY_NUMBER:
+        board.keys = ring.board(board_id, board.key_number)
+    return board
 
 
 def step(board: Board, event: Event, now: float) -> list[Effect]:
@@ -80,6 +90,8 @@ def _dispatch(board: Board, event: Event, now: float) -> list[Effect]:
 
 
 def _message(board: Board, letter: str, payload: bytes, now: float) -> list[Effect]:
+    if letter in (REPORTED, WANT) and not board.key_number:
+        return [Refused("revoked", letter)]
     if letter == REPORTED:
         return read_report(board, payload, now)
     if letter == SESSION:
@@ -111,6 +123,8 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     if first and board.recorded is not None:
         # And it says nothing of the board before it has read the broker and asked, or had the time to.
         board.hold_until = max(board.hold_until, now + board.limits.start_grace_s)
+    if follow(board):
+        return broker_up(board, now)
     return reconcile(board, now)
 
 

@@ -21,14 +21,15 @@ Connection = Literal[
     "Gone",
     "NeverSeen",
     "Overdue",
+    "Revoked",
     "Silent",
     "UnsupportedProtocol",
     "Waiting",
 ]
 ModelFault = Literal["ModelInvalid", "ModelNotFound", "Pending"]
 Refusal = Literal["Conflict", "Malformed", "ModelUnavailable", "Refused", "Reverted", "StorageFailed", "TooLarge"]
-Obstacle = ModelFault | Refusal | Literal["DuplicateBoardID", "Restored", "RevisionsExhausted", "Throttled"]
-Suspicion = Literal["Malformed", "WrongSeal"]
+Obstacle = ModelFault | Refusal | Literal["DuplicateBoardID", "Restored", "Revoked", "RevisionsExhausted", "Throttled"]
+Suspicion = Literal["Malformed", "RevokedKey", "WrongSeal"]
 Reason = (
     Connection
     | Obstacle

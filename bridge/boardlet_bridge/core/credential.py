@@ -13,6 +13,7 @@ from boardlet_wire.names import EPOCH_SEALED
 from boardlet_wire.topic import topic
 
 FIRST_KEY_NUMBER = 1
+MAX_KEY_NUMBER = 2**31 - 1
 
 
 def mac(key: bytes, *parts: bytes | memoryview) -> bytes:

@@ -32,6 +32,7 @@ from boardlet_bridge.core.codec import (
     encode,
 )
 from boardlet_bridge.core.event import Effect, Publish, Refused, SetFinalizer, Wake
+from boardlet_bridge.core.key_number import opens_mailbox
 from boardlet_bridge.core.model import Model
 from boardlet_bridge.core.state import Board, Desired, Identity, Link, PropertyError
 from boardlet_bridge.core.value import Value, ValueRefused
@@ -45,9 +46,11 @@ def read_mailbox(board: Board, payload: bytes, now: float) -> list[Effect]:
     board.mailbox_identity = None
     effects: list[Effect] = []
     if payload:
-        body = board.keys.open_own(DESIRED, payload)
+        body = opens_mailbox(board, payload)
         if body is None:
-            effects.append(Refused("wrong_seal", "the mailbox holds a desired that no bridge of this site sealed"))
+            # Under a key that is not accepted any more it is no wonder: it is replaced, or cleared.
+            cause = "former_key" if board.lowest_key else "wrong_seal"
+            effects.append(Refused(cause, "the mailbox holds a desired that no bridge of this site sealed"))
         else:
             try:
                 board.mailbox_identity = decode_identity(body)
@@ -87,6 +90,8 @@ def reconcile(board: Board, now: float) -> list[Effect]:
         return []
     if not board.finalizer:
         return [SetFinalizer(True)]
+    if not board.key_number:
+        return _empty(board, now) if board.mailbox or not board.session_cleared else []
     board.restored_generation = _restored(board)
     if board.restored_generation or board.model is None:
         return []
@@ -230,6 +235,10 @@ def _clear(board: Board, now: float) -> list[Effect]:
         return []
     if not board.mailbox and board.session_cleared:
         return [SetFinalizer(False)]
+    return _empty(board, now)
+
+
+def _empty(board: Board, now: float) -> list[Effect]:
     again = board.cleared_at + board.limits.mail_again_s
     if board.cleared_at and now < again:
         return [Wake(again)]

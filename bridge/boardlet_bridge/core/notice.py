@@ -30,6 +30,7 @@ Trouble = Literal[
     "Refused",
     "Restored",
     "Reverted",
+    "Revoked",
     "RevisionsExhausted",
     "SafeMode",
     "StorageFailed",

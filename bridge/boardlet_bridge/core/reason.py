@@ -9,6 +9,11 @@ from boardlet_wire.names import PropertyCode, RefusalCode
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Fault, Refusal, Status, Suspicion
 from boardlet_bridge.core.state import Link
 
+REVOKED: Final = (
+    "all keys of the board are revoked: the broker lets it in no more, and nothing of it is believed. To use it again, "
+    "raise spec.credential.keyNumber above revokedKeyNumber and flash it"
+)
+
 LINKS: Final[dict[Link, tuple[Status, str]]] = {
     Link.WAITING: (UNKNOWN, "waiting for the broker's retained messages"),
     Link.BROKER: (UNKNOWN, "the broker cannot be reached"),
@@ -29,6 +34,7 @@ LINKS: Final[dict[Link, tuple[Status, str]]] = {
         "the site's network, or power-cycle it",
     ),
     Link.NEVER: (FALSE, "no board with this id answers on this broker: flash one, or check its power, network and id"),
+    Link.REVOKED: (FALSE, REVOKED),
     Link.VERSION: (FALSE, "the board speaks a newer protocol than this bridge: upgrade the bridge"),
 }
 
@@ -57,6 +63,8 @@ REFUSALS: Final[dict[int, tuple[Refusal, str]]] = {
 }
 
 SUSPICIONS: Final[dict[Suspicion, str]] = {
+    "RevokedKey": "somebody speaks under a key of this board that is not accepted any more, and is ignored: the board "
+    "itself, until it is flashed with a new key, or who has stolen the old one",
     "WrongSeal": "messages on this board's topics carry a wrong seal and are ignored: the board holds another key "
     "(flash it again), or somebody else speaks in its name",
     "Malformed": "the board sends messages that are sealed rightly and cannot be understood; they are ignored: "

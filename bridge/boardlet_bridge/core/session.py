@@ -32,6 +32,7 @@ from boardlet_bridge.core.codec import (
 )
 from boardlet_bridge.core.desired import identity_of, reconcile
 from boardlet_bridge.core.event import Effect, Publish, Refused, Wake
+from boardlet_bridge.core.key_number import former, open_session
 from boardlet_bridge.core.state import Birth, Board, Identity, Link, Sleep
 
 MAX_TEXT: Final = 64
@@ -107,7 +108,9 @@ def broker_up(board: Board, now: float) -> list[Effect]:
     board.mailed_at = board.cleared_at = 0.0
     board.introduced_at = now
     effects = reconcile(board, now)
-    if board.rival or board.deleting or board.link is Link.VERSION:
+    if board.link is Link.BROKER and not board.key_number:
+        board.link = Link.REVOKED
+    if board.rival or board.deleting or board.link in (Link.VERSION, Link.REVOKED):
         return effects
     if board.link in (Link.WAITING, Link.BROKER):
         board.link = Link.ASKING
@@ -137,12 +140,14 @@ def read_session(board: Board, payload: bytes, now: float) -> list[Effect]:
     """A message on the session topic: birth, sleep, will, or the clearing of the retained one."""
     board.session_cleared = not payload
     if not payload:
-        return reconcile(board, now) if board.deleting else []
-    body = board.keys.open(SESSION, payload, b"")
+        return reconcile(board, now) if board.deleting or not board.key_number else []
+    body = open_session(board, payload) if board.key_number else None
     board.foreign = body is None
     if body is None:
-        return [Refused("wrong_seal", "session")]
+        return _unopened(board, payload, now)
     fields = Fields.decode(body)
+    if fields.integer(SessionKey.KEY_NUMBER) != board.keys.number:
+        raise MalformedError("a session names another key than that of its seal")
     version = fields.integer(SessionKey.VERSION)
     if version > PROTOCOL_VERSION:
         board.link, board.link_detail = Link.VERSION, f"it speaks version {version}"
@@ -166,6 +171,17 @@ def read_session(board: Board, payload: bytes, now: float) -> list[Effect]:
     board.nonce = b""
     board.link, board.link_detail = Link.GONE, ""
     return []
+
+
+def _unopened(board: Board, payload: bytes, now: float) -> list[Effect]:
+    body = former(board, payload)
+    if body is None:
+        return [Refused("wrong_seal", "session")]
+    # A will under a revoked key is the end of what was revoked; everything else is somebody who uses it now. What is
+    # retained of it is cleared, so that the next bridge does not take it for news.
+    gone = Fields.decode(body).integer(SessionKey.STATE) == SessionState.GONE
+    refused = Refused("stale_will" if gone else "revoked_key", "session")
+    return [refused, Publish(SESSION, b"", retain=True), *reconcile(board, now)]
 
 
 def _asleep(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect]:

@@ -7,7 +7,7 @@ asks all three. Times are seconds of the caller's monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 from typing import Any, Final, Literal
@@ -41,6 +41,7 @@ class Link(Enum):
     SILENT = "Silent"
     NEVER = "NeverSeen"
     VERSION = "UnsupportedProtocol"
+    REVOKED = "Revoked"
 
     @property
     def reason(self) -> Connection:
@@ -103,6 +104,10 @@ class Desired:
     payload: bytes
     model: Model
 
+    def sealed(self, payload: bytes) -> Desired:
+        """The same under another key."""
+        return replace(self, payload=payload)
+
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
@@ -156,6 +161,9 @@ class Board:
     model_reason: ModelFault = "Pending"
     model_message: str = "waiting for the model"
     rival: str = ""
+
+    # Keys
+    proven_key: int = 0  # the highest number that the board has spoken under
 
     # Desired
     desired: Desired | None = None
@@ -214,7 +222,27 @@ class Board:
     @property
     def login(self) -> int:
         """The number of the key whose password lets the board in at the broker; 0: it is not to be let in."""
-        return 0 if self.deleting or not self.uid else self.keys.number
+        return 0 if self.deleting or not self.uid else self.key_number
+
+    @property
+    def wanted_key(self) -> int:
+        """The number of the key that the board is flashed with, by its object."""
+        return int((self.spec.get("credential") or {}).get("keyNumber") or 1)
+
+    @property
+    def revoked_key(self) -> int:
+        """Keys of this number and below are never accepted again."""
+        return int((self.spec.get("credential") or {}).get("revokedKeyNumber") or 0)
+
+    @property
+    def lowest_key(self) -> int:
+        """Every key that is accepted has a higher number than this."""
+        return max(self.revoked_key, self.proven_key - 1)
+
+    @property
+    def key_number(self) -> int:
+        """The number of the key in use: what the board has proven, else what the object says; 0: both are revoked."""
+        return next((n for n in (self.proven_key, self.wanted_key) if n > self.revoked_key), 0)
 
     @property
     def heartbeat_s(self) -> int:

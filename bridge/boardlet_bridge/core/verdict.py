@@ -7,7 +7,7 @@ from typing import Final
 from boardlet_wire.names import Health
 
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, Obstacle, Reason, Status, Type, summary
-from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, SUSPICIONS
+from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, REVOKED, SUSPICIONS
 from boardlet_bridge.core.state import Board, Link, PropertyError
 from boardlet_bridge.core.value import written
 
@@ -64,6 +64,8 @@ def _obstacle(board: Board) -> tuple[Obstacle, str] | None:
     # Whatever keeps the spec from being asked for at all, or the board from taking it; first the deepest cause.
     if board.rival:
         return "DuplicateBoardID", _rival_message(board)
+    if board.link is Link.REVOKED:
+        return "Revoked", REVOKED
     if board.model is None:
         return board.model_reason, board.model_message
     if board.restored_generation:

@@ -195,7 +195,7 @@ class Engine:
 
     def _meet(self, name: Name, obj: Mapping[str, Any]) -> None:
         board_id = obj["spec"]["boardID"]
-        entry = Entry(name, new_board(board_id, self.ring, self.limits), obj, model_ref(obj))
+        entry = Entry(name, new_board(board_id, self.ring, self.limits, obj), obj, model_ref(obj))
         self.entries[name] = entry
         self.claims.add(entry)
         self._step(entry, self.models.seen(entry.model_ref))
