@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ import helm
 import pytest
 import yaml
 from boardlet_cli.cluster import ACCOUNT, SYSTEM, Cluster
-from boardlet_wire import seal
 from boardlet_wire.keys import board_key
 from controlplane import ControlPlane
 from provision.missing import Missing
@@ -134,8 +134,8 @@ def pod(
 def test_the_pod_serves_a_board(pod: Pod, cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """As the chart writes them, broker and bridge make a Board Ready; each ends within its grace, and comes back.
 
-    A board is let in by mosquitto_passwd in the broker's container without a restart; the root key is not to be found
-    there; a broker that starts anew has kept mailbox and logins.
+    The bridge lets a board in when its Board is created and throws it off when that is deleted; the root key is not to
+    be found in the broker's container; a broker that starts anew has kept mailbox and logins.
     """
     root = bytes.fromhex((pod.volume("site") / "root.key").read_text())
     broker, bridge = pod.start("broker"), pod.start("bridge")
@@ -149,8 +149,6 @@ def test_the_pod_serves_a_board(pod: Pod, cluster: Cluster, tmp_path: Path, requ
     board = VirtualBoard(tmp_path / "board", config)
     request.addfinalizer(board.kill)
     board.start()
-    password = seal.half_key(key, seal.PASSWORD).hex()[:32]
-    pod.engine.run("exec", broker, "mosquitto_passwd", "-b", "/var/lib/boardlet/users", BOARD, password)
     cluster.run("wait", "--for=condition=Ready", "board/g1", "--timeout=60s")
     assert board.pin(2) == 1
     found = pod.engine.run("exec", broker, "find", "/", "-xdev", "-name", "root.key", check=False)
@@ -171,3 +169,12 @@ def test_the_pod_serves_a_board(pod: Pod, cluster: Cluster, tmp_path: Path, requ
     done: Callable[[dict[str, Any]], bool] = lambda o: o["status"].get("observedGeneration") == generation  # noqa: E731
     cluster.until("board", "g1", done, 60)
     assert board.pin(2) == 0
+    users = pod.volume("broker") / "users"
+    assert BOARD in users.read_text()
+    cluster.run("delete", "board", "g1", "--timeout=30s")
+    refused: Callable[[], bool] = lambda: "not authorised" in pod.engine.run("logs", broker).stderr  # noqa: E731
+    deadline = time.monotonic() + 30
+    while (BOARD in users.read_text() or not refused()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert BOARD not in users.read_text()
+    assert refused()

@@ -107,7 +107,7 @@ class Credentials:
             log.info("wrote the broker's credentials", boards=len(numbers))
         if told and not changed:
             return True
-        return settings.pid_file is not None and hang_up(settings.pid_file)
+        return settings.pid_file is None or hang_up(settings.pid_file)
 
     def _say_foreign(self) -> None:
         foreign = frozenset(self._users.foreign if self._users else ())

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     """mosquitto's acl_file, where the bridge is to keep it: a board its own topics, the bridge those of all boards."""
     broker_pid_file: Path | None = None
     """mosquitto's pid_file: by SIGHUP the bridge tells a broker on this host, or in this pod with a shared process
-    namespace, that the files above have changed. Needed with them."""
+    namespace, that the files above have changed. Without it somebody else must see that, as in the chart."""
 
     root_key_file: Path
     """File with the site's root key, 64 hex digits, from which every board's key follows. Keep a copy in a safe."""

@@ -261,8 +261,6 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _credentials(settings: Settings) -> CredentialSettings:
-    if (settings.broker_users_file or settings.broker_acl_file) and not settings.broker_pid_file:
-        raise ConfigurationError("broker_pid_file is needed to tell the broker of its users_file and acl_file")
     return CredentialSettings(
         users_file=settings.broker_users_file,
         acl_file=settings.broker_acl_file,
