@@ -87,6 +87,8 @@ class Broker:
         """A second address to listen on, where boards in a network of their own reach it (mosquitto only)."""
         self.packet_bytes: int | None = _PACKET_BYTES
         """The longest packet that it takes from a client; None for any, as a foreign broker may have it."""
+        self.autosave_s = 30
+        """How often mosquitto writes its store; read at the start."""
         self.users: dict[str, str] = {}
         self.kept_by_bridge = False
         """Whether the bridge keeps mosquitto's files once there are first ones; `users` are then those of the first."""
@@ -195,7 +197,7 @@ class Broker:
                 # thousands. What a power cut takes of it is no loss: boards say again who they are, and the bridge,
                 # which reads its mailboxes back, mails again what is missing.
                 "autosave_on_changes false",
-                "autosave_interval 30",
+                f"autosave_interval {self.autosave_s}",
                 "sys_interval 5",
                 "log_dest stdout",
                 "log_type error",
