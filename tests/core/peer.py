@@ -29,6 +29,7 @@ from boardlet_bridge.core.model import Model, compile_model
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import snapshot
+from boardlet_bridge.core.verdict import conditions
 from boardlet_wire import seal
 from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
@@ -197,7 +198,10 @@ class World:
         for event in events:
             if isinstance(event, Message) and event.letter == "s":
                 self.retained["s"] = event.payload
-            for effect in step(self.board, event, self.now):
+            effects = step(self.board, event, self.now)
+            # Whatever may be skipped where nothing can have changed: what is settled is what follows from the state.
+            assert not self.board.settled or self.board.shown == conditions(self.board)
+            for effect in effects:
                 self._take(effect)
 
     def _take(self, effect: Effect) -> None:

@@ -60,6 +60,7 @@ def new_board(board_id: str, ring: KeyRing, limits: Limits, obj: Mapping[str, An
 def step(board: Board, event: Event, now: float) -> list[Effect]:
     """Take one event; `now` is seconds of a monotonic clock, the same for all events of a process."""
     values = dict(board.reported) if isinstance(event, Message) and event.letter == REPORTED else None
+    board.only_sensed = False
     try:
         effects = _dispatch(board, event, now)
     except MalformedError as error:
@@ -148,24 +149,27 @@ def _suspect(board: Board, effects: list[Effect], now: float) -> None:
             board.suspicion = SUSPICIOUS[effect.cause]
             board.suspicion_until = now + board.limits.suspicion_s
             effects.append(Wake(board.suspicion_until))
+            board.settled = False
             return
     if board.suspicion and now >= board.suspicion_until:
         board.suspicion = None
+        board.settled = False
 
 
 def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
     board.unshown |= values_changed
     if not board.uid:
         return []  # there is no object yet that could show it
-    decided = conditions(board)
+    decided = board.shown if board.settled and board.only_sensed else conditions(board)
+    board.settled = False
     if decided == board.shown:
-        urgent = False
+        urgent, board.settled = False, True
         if not board.unshown and not board.untold:
             return []
     elif now < (until := _passing(board, decided)):
         return [Wake(until)]
     else:
-        urgent = board.untold = True
+        urgent = board.untold = board.settled = True
         board.hold_until = 0.0  # this is over: what comes next has a grace of its own
     effects: list[Effect] = [WriteStatus(urgent)] if urgent or board.unshown else []
     if board.untold:

@@ -84,9 +84,22 @@ def read_report(board: Board, payload: bytes, now: float) -> list[Effect]:
     if report.sequence > board.next_sequence or report.revision not in (None, said):
         gap = Refused("gap", f"sequence {report.sequence}, {board.next_sequence} was due")
         return [gap, *ask_once(board, now), *heard(board, now)]
+    board.only_sensed = _only_senses(board, report)
     _take(board, report)
+    if board.strange:
+        board.only_sensed = False
     # Afterwards, because a confirmed heartbeat counts from this report on.
-    return [*reconcile(board, now), *heard(board, now)]
+    return [*([] if board.only_sensed else reconcile(board, now)), *heard(board, now)]
+
+
+def _only_senses(board: Board, report: Report) -> bool:
+    # Most reports by far: read-only values, on which neither what is asked for nor any condition depends.
+    if report.names_applied or report.errors or report.refused is not None or report.health is not None:
+        return False
+    if board.model is None or not board.model_held or board.strange:
+        return False
+    props = board.model.by_index
+    return all(index in props and not props[index].writable for index in report.values)
 
 
 def _answered(board: Board, report: Report, now: float) -> list[Effect]:

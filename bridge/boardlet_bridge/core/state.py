@@ -214,6 +214,8 @@ class Board:
 
     # What was last decided to be shown
     shown: tuple[Condition, ...] = ()
+    settled: bool = False  # whether that is what follows from all the above
+    only_sensed: bool = False  # whether this step changed nothing of it but values that no condition depends on
     hold_until: float = 0.0
     unshown: bool = False  # values have changed since
     told: Told = field(default_factory=Told)
