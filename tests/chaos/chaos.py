@@ -76,7 +76,8 @@ class World:
         self.bridges: list[Process] = []
         self.heard: dict[Process, Heard] = {}
         self.woken_at = -(10**9)
-        self.robbed = False  # somebody put an old mailbox there again after the deletion
+        self.robbed = False  # somebody may have put a mailbox there again after the deletion
+        self.quarrel = False  # two bridges have served the board: one may mail an older generation until it hears
         self._seed = seed
         self._folder = tempfile.TemporaryDirectory()
         self._root_key = Path(self._folder.name) / "root"
@@ -112,13 +113,14 @@ class World:
     # What is judged
     def _published(self, client: str, topic_: str, payload: bytes) -> None:
         if topic_ == topic(BOARD_ID, "d"):
-            self.truth.mailed(self.hub.retained.get(topic_, b""), payload)
+            self.truth.mailed(self.hub.retained.get(topic_, b""), payload, self.quarrel)
 
     def _deciding(self, process: Process, obj: dict[str, Any]) -> None:
         if obj["kind"] == "Board":
             waking = self.now - self.woken_at < 5000
             self.truth.decided(obj, self.now, self.heard[process], waking)
-            self.truth.ended(obj["status"], self.silicon, self.heard[process], self.now)
+            if self.object is not None and self.object["metadata"]["uid"] == obj["metadata"]["uid"]:
+                self.truth.ended(obj["status"], self.silicon, self.heard[process], self.now)
 
     def _told(self, process: Process, topic_: str, payload: bytes) -> None:
         heard = self.heard[process]
@@ -138,6 +140,11 @@ class World:
     @property
     def object(self) -> dict[str, Any] | None:
         return self.api.objects.get(("boards", NAME))
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the Board is being deleted, or is."""
+        return self.object is None or "deletionTimestamp" in self.object["metadata"]
 
     def create(self) -> None:
         spec = {"boardID": BOARD_ID, "modelRef": {"name": "greenhouse"}, "properties": {"led": True}}
@@ -164,6 +171,7 @@ class World:
 
     def delete(self) -> None:
         if self.object is not None:
+            self.robbed = len(self.bridges) > 1  # the other one mails until it hears of the deletion
             self.api.delete("boards", NAME)
             if self.object is not None:
                 self.truth.asked(self.object)
@@ -184,7 +192,7 @@ class World:
     def replay(self, n: int) -> None:
         """Who has stolen the broker sends the last message but n again, retained as it was."""
         message = self.hub.history[-1 - n % len(self.hub.history)]
-        self.robbed = self.object is None or "deletionTimestamp" in self.object["metadata"]
+        self.robbed = self.robbed or self.leaving
         self.hub.route("thief", *message)
 
     def restore(self, n: int) -> None:
@@ -195,6 +203,8 @@ class World:
     # Bridges
     def start_bridge(self) -> Process:
         self._seed += 1
+        self.robbed = self.robbed or bool(self.bridges and self.leaving)
+        self.quarrel = self.quarrel or bool(self.bridges)
         process = Process(self.hub, self.api, lambda: self.now / 1000, self._seed, self._root_key)
         heard = self.heard[process] = Heard()
         process.deciding = lambda obj: self._deciding(process, obj)
@@ -237,7 +247,7 @@ class World:
                 return True
         if self.silicon.ready:
             self.silicon.turn()
-            self.truth.board(self.silicon, self.now)
+            self.truth.board(self.silicon, self.now, self.quarrel)
             return True
         for process in self.bridges:
             if process.ready:
@@ -328,7 +338,7 @@ class World:
         assert self.object is not None
         wrong = {"label": "ok", "target": 21}
         self.edit(lambda obj: obj["spec"]["properties"].update(wrong))
-        self.wait_for("the right values", lambda: not self.difference())
+        self.wait_for("the right values", self._right)
         self.run(320_000)  # longer than anything is remembered for
         self.wait_for("an end of it", lambda: not self.difference(), 5_000)
         self._calm()
@@ -347,6 +357,10 @@ class World:
         cost = self.truth.mails - mailed, len(self.silicon.flash.writes) - before[1], self.truth.writes - before[0]
         if cost != (1, 1, 1) or self.difference():
             raise UntruthError(f"an edit cost {cost} desireds, flash writes and status writes: {self.difference()}")
+
+    def _right(self) -> bool:
+        self.accept()
+        return not self.difference()
 
     def _ended(self) -> bool:
         if not self.difference():

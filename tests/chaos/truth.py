@@ -89,15 +89,15 @@ class Truth:
         self.accepted.add((wire_uid(uid), generation))
 
     # The board's side
-    def board(self, silicon: Silicon, now: int) -> None:
-        """After each turn of the board."""
+    def board(self, silicon: Silicon, now: int, quarrel: bool) -> None:
+        """After each turn of the board; where two bridges have quarrelled only revisions are judged."""
         self._flash(silicon)
         if not silicon.powered:
             return
         agent, twin = silicon.agent, silicon.twin
         if agent.epoch and agent.link.connection is not None:
             self.alive[agent.epoch.hex()] = now
-        self._forward(silicon.lives, twin)
+        self._forward(silicon.lives, twin, quarrel)
         have, self.now = {p.name: p.value for p in twin.props.values()}, now
         if silicon_values(silicon) == have:
             self.pins_right_at = now
@@ -105,7 +105,7 @@ class Truth:
             uid, _, _, generation = twin.applied
             self.perfect[bytes(uid), generation, agent.epoch.hex()] = now
 
-    def _forward(self, life: int, twin: Any) -> None:
+    def _forward(self, life: int, twin: Any, quarrel: bool) -> None:
         before = self.applied
         self.applied = (life, list(twin.applied) if twin.applied else None)
         if before is None or before[0] != life or before[1] is None:
@@ -119,7 +119,7 @@ class Truth:
             raise UntruthError(f"backwards: revision {rev0} was followed by {rev1}")
         if (rev0, dig0) == (rev1, dig1):
             return  # the same values; the name that it had for them is not worth a flash write, and a boot forgets it
-        if uid0 == uid1 and gen1 < gen0 and not self._may_fall(bytes(uid0), gen0):
+        if uid0 == uid1 and gen1 < gen0 and not quarrel and not self._may_fall(bytes(uid0), gen0):
             raise UntruthError(f"backwards: generation {gen0} was followed by {gen1}")
 
     def _may_fall(self, uid: bytes, generation: int) -> bool:
@@ -149,10 +149,10 @@ class Truth:
         self.flash_seen = len(silicon.flash.writes)
 
     # The broker's side
-    def mailed(self, before: bytes, after: bytes) -> None:
+    def mailed(self, before: bytes, after: bytes, quarrel: bool) -> None:
         """A bridge's desired overwrites what was retained."""
         self.mails += 1
-        if not before or not after:
+        if not before or not after or quarrel:
             return
         (uid0, rev0, gen0, _), (uid1, rev1, gen1, _) = mail(before), mail(after)
         if uid0 == uid1 and rev1 > rev0 and gen1 < gen0 and not self._may_fall(uid0, gen0):
