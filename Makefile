@@ -23,7 +23,7 @@ demo: $(VENV)/.ready   ## the whole product on this machine: control plane, brok
 test: $(VENV)/.ready   ## the whole test suite
 	@$(BIN)/python -m pytest
 
-chaos: $(VENV)/.ready  ## the model of the protocol under chaos, 3,000 examples of each length, other ones each time (about ten minutes)
+chaos: $(VENV)/.ready  ## the model of the protocol under chaos, 3,000 examples of each length, other ones each time (about five minutes)
 	@BOARDLET_CHAOS=3000 $(BIN)/python -m pytest tests/chaos/test_machine.py
 
 faults: $(VENV)/.ready ## the fault suite with all its faults (about twenty minutes); a table, and build/faults.json
