@@ -41,10 +41,14 @@ class Arena:
     neighbour: Greenhouse = field(init=False)
 
     def join(self, **spec: Any) -> Greenhouse:
-        """One more board, Ready, its LED on."""
+        """One more board, Ready, its LED on, behind the stolen broker."""
+        return self.join_at(self.liar.port, **spec)
+
+    def join_at(self, port: int, **spec: Any) -> Greenhouse:
+        """One that reaches the broker at this port."""
         number = next(_NUMBERS)
         board_id = f"attack{number:03d}"
-        board = self.site.add_board(board_id, config={**QUICK, "port": self.liar.port})
+        board = self.site.add_board(board_id, config={**QUICK, "port": port})
         board.set_adc(LIGHT, 100)
         made = Greenhouse(self.site, self.cluster, f"board-{number}", board, board_id)
         create(made, properties={"led": True}, **spec)
@@ -144,14 +148,14 @@ def _memory_mb(arena: Arena) -> float:
 
 
 @contextmanager
-def thief(arena: Arena, user: str, client_id: str = "") -> Iterator[paho.Client]:
+def thief(arena: Arena, user: str, client_id: str = "", port: int = 0) -> Iterator[paho.Client]:
     """A client with a board's credential, before the real broker."""
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id or f"thief-{next(_NUMBERS)}")
     client.username_pw_set(user, arena.site.broker.users[user])
     client.max_inflight_messages_set(0)
     connected: list[int] = []
     client.on_connect = lambda _c, _u, _f, code, _p: connected.append(code.value)
-    client.connect("127.0.0.1", arena.site.broker.port)
+    client.connect("127.0.0.1", port or arena.site.broker.port)
     client.loop_start()
     try:
         arena.until(lambda: connected)

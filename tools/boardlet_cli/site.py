@@ -82,7 +82,7 @@ class Site:
             "key": key.hex(),
             "key_number": KEY_NUMBER,
             "host": "127.0.0.1",
-            "port": self.broker.port,
+            "port": self.broker.board_port,
             **(config or {}),
         }
         board = self.boards[board_id] = VirtualBoard(

@@ -83,6 +83,8 @@ class Broker:
         self.folder = folder
         self.programs = programs or find()
         self.port = free_port()
+        self.board_port = free_port() if self.programs.name == "mosquitto" else self.port
+        """Where a client's id is its user name, whatever it says: nobody there throws another one off by its id."""
         self.also: str | None = None
         """A second address to listen on, where boards in a network of their own reach it (mosquitto only)."""
         self.packet_bytes: int | None = _PACKET_BYTES
@@ -104,7 +106,7 @@ class Broker:
             (self.folder / "mosquitto.conf").write_text(self._conf())
         self.process.argv = [str(part) for part in self._argv()]
         self.process.start()
-        self.process.wait_until(lambda: listens(self.port))
+        self.process.wait_until(lambda: listens(self.port) and listens(self.board_port))
 
     def stop(self) -> None:
         """Stop it in good order."""
@@ -181,6 +183,8 @@ class Broker:
             [
                 "per_listener_settings false",
                 f"listener {self.port} 127.0.0.1",
+                f"listener {self.board_port} 127.0.0.1",
+                "use_username_as_clientid true",
                 *([f"listener {self.port} {self.also}"] if self.also else []),
                 *user,
                 "allow_anonymous false",
