@@ -201,3 +201,17 @@ def test_a_second_claim_is_said_and_takes_nothing(engine: Engine) -> None:
     owner = engine.claims.owner("board0001")
     assert owner is not None
     assert owner.name == ("default", "g1")
+
+
+def test_a_claim_of_the_same_second_takes_nothing(engine: Engine) -> None:
+    """Creation times are whole seconds: of two claims within one, the Board that has been served stays served."""
+    known = board(1)
+    known["metadata"]["resourceVersion"] = "2"
+    known["status"] = {"desired": {"revision": 1, "digest": "00" * 8, "generation": 1}}
+    engine.on_board("MODIFIED", known)
+    thief = board(1, "thief")
+    thief["metadata"]["uid"] = "00000000-2222-4333-8444-555555555555"
+    engine.on_board("ADDED", thief)
+    owner = engine.claims.owner("board0001")
+    assert owner is not None
+    assert owner.name == ("default", "g1")

@@ -40,9 +40,10 @@ class Entry:
         return str(self.object["metadata"]["uid"])
 
     @property
-    def age(self) -> tuple[str, str]:
-        meta = self.object["metadata"]
-        return str(meta.get("creationTimestamp") or ""), self.uid
+    def age(self) -> tuple[str, bool, str]:
+        """Orders claims, the oldest first; of one second the one that has been served, as only a bridge can say."""
+        created = str(self.object["metadata"].get("creationTimestamp") or "")
+        return created, not (self.object.get("status") or {}).get("desired"), self.uid
 
 
 @dataclass(slots=True)
