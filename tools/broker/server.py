@@ -91,6 +91,10 @@ class Broker:
         """The longest packet that it takes from a client; None for any, as a foreign broker may have it."""
         self.autosave_s = 30
         """How often mosquitto writes its store; read at the start."""
+        self.certificate: tuple[Path, Path] | None = None
+        """Certificate and key (PEM) with which mosquitto speaks TLS, and nothing else, at `port`."""
+        self.client_authority: Path | None = None
+        """Who signs the certificates that it then asks of its clients, beside their passwords."""
         self.users: dict[str, str] = {}
         self.kept_by_bridge = False
         """Whether the bridge keeps mosquitto's files once there are first ones; `users` are then those of the first."""
@@ -176,6 +180,14 @@ class Broker:
         else:
             access.replace(self.folder / "users.json", json.dumps(self.users))
 
+    def _tls(self) -> list[str]:
+        if self.certificate is None:
+            return []
+        lines = [f"certfile {self.certificate[0]}", f"keyfile {self.certificate[1]}", "tls_version tlsv1.2"]
+        return (
+            [*lines, f"cafile {self.client_authority}", "require_certificate true"] if self.client_authority else lines
+        )
+
     def _conf(self) -> str:
         # As root mosquitto would change to a user of its own, who may not read the folder.
         user = ["user root"] if os.geteuid() == 0 else []
@@ -183,6 +195,7 @@ class Broker:
             [
                 "per_listener_settings false",
                 f"listener {self.port} 127.0.0.1",
+                *self._tls(),
                 f"listener {self.board_port} 127.0.0.1",
                 "use_username_as_clientid true",
                 *([f"listener {self.port} {self.also}"] if self.also else []),

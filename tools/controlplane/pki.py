@@ -52,18 +52,24 @@ class Authority:
         """The authority's own certificate, PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def server(self, name: str, hosts: Sequence[str]) -> Pair:
+    def server(self, name: str, hosts: Sequence[str], lifetime: timedelta = LIFETIME) -> Pair:
         """A certificate for a server that is reached as one of `hosts` (names or IP addresses)."""
         names = [_host(host) for host in hosts]
-        return self._issue(_subject(name, ()), ExtendedKeyUsageOID.SERVER_AUTH, names)
+        return self._issue(_subject(name, ()), ExtendedKeyUsageOID.SERVER_AUTH, names, lifetime)
 
     def user(self, name: str, groups: Sequence[str] = ()) -> Pair:
         """A certificate that authenticates as Kubernetes user `name` in `groups`."""
         return self._issue(_subject(name, groups), ExtendedKeyUsageOID.CLIENT_AUTH, [])
 
-    def _issue(self, subject: x509.Name, purpose: x509.ObjectIdentifier, names: list[x509.GeneralName]) -> Pair:
+    def _issue(
+        self,
+        subject: x509.Name,
+        purpose: x509.ObjectIdentifier,
+        names: list[x509.GeneralName],
+        lifetime: timedelta = LIFETIME,
+    ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _template(subject, self._name, key.public_key(), self._key.public_key())
+        builder = _template(subject, self._name, key.public_key(), self._key.public_key(), lifetime)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_usage(ca=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -92,7 +98,11 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _template(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, issuer_key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey,
+    lifetime: timedelta = LIFETIME,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -102,7 +112,7 @@ def _template(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SKEW)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
     )

@@ -74,7 +74,9 @@ class Transport:
             # paho's connect blocks until TCP (and TLS) stand, so it happens in a thread.
             await self._loop.run_in_executor(None, self._dial)
         except (OSError, ssl.SSLError) as error:
-            raise ConnectionEnded(f"{self._settings.host}:{self._settings.port}: {error}") from error
+            raise ConnectionEnded(
+                f"{self._settings.host}:{self._settings.port}: {_said(error, self._settings.tls)}"
+            ) from error
         self._attach()
         self._misc_task = self._loop.create_task(self._misc())
         refusal = await self.first(self._connected, CONNECT_S, "the broker did not answer the CONNECT")
@@ -128,6 +130,8 @@ class Transport:
             client.username_pw_set(settings.user, secret)
         if settings.tls:
             context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+            context.sslsocket_class = _Socket
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
             if settings.cert_file:
                 context.load_cert_chain(settings.cert_file, settings.key_file)
             client.tls_set_context(context)
@@ -194,3 +198,34 @@ class Transport:
     def _end(self, reason: str) -> None:
         if not self.ended.done():
             self.ended.set_result(reason)
+
+
+# X.509 verify results of OpenSSL (x509_vfy.h) that a person can do something about.
+_CERTIFICATE: Final = {
+    9: "is not valid yet: is this machine's clock right?",
+    10: "has expired: renew it; is this machine's clock right?",
+    18: "is signed by itself: name it as broker_ca_file, if it is the broker's",
+    19: "is of an authority that is not trusted here: name that as broker_ca_file",
+    20: "is of an authority that is not trusted here: name that as broker_ca_file",
+    62: "is for another name: have broker_host as the certificate says",
+    64: "is for another address: have broker_host as the certificate says",
+}
+
+
+def _said(error: OSError, tls: bool) -> str:
+    # The cause of a connection that did not come about, with what to do where OpenSSL's words leave that open.
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _CERTIFICATE:
+        return f"the broker's certificate {_CERTIFICATE[error.verify_code]} ({error.verify_message})"
+    if tls and (isinstance(error, ConnectionResetError) or getattr(error, "reason", "") == "WRONG_VERSION_NUMBER"):
+        return f"the broker seems to speak no TLS on this port: mend broker_port, or leave broker_tls out ({error})"
+    return str(error)
+
+
+class _Socket(ssl.SSLSocket):
+    # paho leaves a socket whose handshake failed to the garbage collector.
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
