@@ -42,6 +42,8 @@ class Pod:
     objects: list[dict[str, Any]]
     images: dict[str, str]
     variables: dict[str, str]
+    port: int = 0
+    """Where boards reach the broker."""
     names: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -115,14 +117,21 @@ def pod(
         program = helm.find(for_stream())
     except Missing as missing:
         pytest.skip(str(missing))
-    port, http = free_port(), free_port()
+    port, own, http = free_port(), free_port(), free_port()
     settings = ["--set", f"namespaces={{{cluster.namespace}}}", "--set", "settings.log_level=debug"]
     command = [program, "template", "boardlet", ROOT / "bridge/chart", "-n", SYSTEM, *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    objects = [o for o in yaml.safe_load_all(done.stdout.replace("listener 1883", f"listener {port}")) if o]
+    objects = [
+        o
+        for o in yaml.safe_load_all(
+            done.stdout.replace("listener 1883", f"listener {port}").replace("listener 1884", f"listener {own}")
+        )
+        if o
+    ]
     server = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(plane.port)}
-    moved = {"BOARDLET_BROKER_PORT": str(port), "BOARDLET_HTTP_PORT": str(http)}
+    moved = {"BOARDLET_BROKER_PORT": str(own), "BOARDLET_HTTP_PORT": str(http)}
     made = Pod(engine, tmp_path, objects, {"bridge": image, "broker": broker_image}, server | moved)
+    made.port = port
     token = cluster.run("create", "token", ACCOUNT, "-n", SYSTEM).stdout.strip()
     authority = (plane.folder / "pki/ca.crt").read_text()
     made.lay({"token": token, "ca.crt": authority, "namespace": SYSTEM})
@@ -144,8 +153,7 @@ def test_the_pod_serves_a_board(pod: Pod, cluster: Cluster, tmp_path: Path, requ
     body["spec"] = {"boardID": BOARD, "modelRef": {"name": "greenhouse"}, "properties": {"led": True}}
     cluster.run("create", "-f", "-", stdin=json.dumps(body))
     key = board_key(root, BOARD, KEY_NUMBER)
-    port = int(pod.variables["BOARDLET_BROKER_PORT"])
-    config = {"id": BOARD, "key": key.hex(), "key_number": KEY_NUMBER, "host": "127.0.0.1", "port": port}
+    config = {"id": BOARD, "key": key.hex(), "key_number": KEY_NUMBER, "host": "127.0.0.1", "port": pod.port}
     board = VirtualBoard(tmp_path / "board", config)
     request.addfinalizer(board.kill)
     board.start()
