@@ -18,6 +18,7 @@ from boardlet_cli.site import Site
 from boardlet_cli.story import StepFailed, Story
 from boardlet_cli.up import BOARDS
 from controlplane import ControlPlane
+from provision.process import free_port
 from rich.console import Console
 
 COMMAND = [sys.executable, "-m", "boardlet_cli.main", "up"]
@@ -148,9 +149,9 @@ def test_on_a_cluster_of_ones_own(tmp_path: Path, plane: ControlPlane, cluster: 
 
 
 def test_a_step_that_is_not_true_ends_the_story(site: Site, cluster: Cluster) -> None:
-    """Boards without power make the first step fail: it is named, with the logs that explain it."""
+    """Boards that do not reach the broker make the first step fail: it is named, with the logs that explain it."""
     for board_id in BOARDS.values():
-        site.add_board(board_id)
-    with pytest.raises(StepFailed, match="Three boards have power") as failed:
+        site.add_board(board_id, config={"port": free_port()})
+    with pytest.raises(StepFailed, match="The three boards get power") as failed:
         Story(Console(quiet=True), site, BOARDS, time.monotonic()).tell()
     assert "the bridge's log" in str(failed.value)

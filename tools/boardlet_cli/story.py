@@ -21,7 +21,7 @@ class StepFailed(Exception):
 
 
 class Story:
-    """Tells the story of a running site whose boards have just been powered."""
+    """Tells the story of a running site; its boards have no power yet."""
 
     def __init__(self, console: Console, site: Site, boards: Mapping[str, str], began: float) -> None:
         self._console = console
@@ -47,8 +47,14 @@ class Story:
         self._say("All of it was true.")
 
     def _appear(self) -> None:
-        self._say("Three boards have power. A BoardModel says what they are, a Board object makes each one ours.")
+        self._say(
+            "A BoardModel says what a kind of board is; each Board object is a board of ours, which the broker lets in."
+        )
         self._kubectl("apply", "-f", "crds/samples/greenhouse.yaml", "-f", "crds/samples/boards.yaml")
+        self._kubectl("get", "boards")
+        self._say("The three boards get power. They are blank: what they are they learn from their model.")
+        for board in self._site.boards.values():
+            board.start()
         self._kubectl("wait", "--for=condition=Ready", *[f"board/{name}" for name in self._boards], WAIT)
         self._console.print(f"  {time.monotonic() - self._began:.1f} s after the start")
         self._kubectl("get", "boards")

@@ -52,7 +52,6 @@ def up(context: str | None, namespace: str, stay: bool | None) -> None:
         for board_id in BOARDS.values():
             board = site.add_board(board_id)
             board.set_adc(34, 840)
-            board.start()
         told = False
         try:
             Story(console, site, BOARDS, began).tell()
