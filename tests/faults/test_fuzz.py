@@ -12,9 +12,10 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.mqtt.credential import BOARD_WRITES
 from boardlet_wire.topic import topic
 from boards_in_use import Fleet, Life
-from broker.access import BOARD_WRITES, BRIDGE
+from broker.access import BRIDGE
 from fakes.tcp_proxy import TcpProxy
 from garbage import HUGE_BYTES, Garbage
 from judge import FULL, Case, MakeFleet
