@@ -13,7 +13,6 @@ from shop import BOARD_ID, Shop
 from virtualboard import rom
 from virtualboard.chip import VirtualChip
 from virtualboard.pico import VirtualPico
-from virtualboard.rom import Faults
 
 MakeChip = Callable[..., VirtualChip]
 
@@ -46,7 +45,7 @@ def test_a_pico_becomes_ready(shop: Shop, own: Path) -> None:
 
 def test_interrupted_and_run_again(shop: Shop, make_chip: MakeChip, own: Path) -> None:
     """Ctrl-C while the image is written, then a pulled cable: each says what to do, and the next flash ends well."""
-    chip = make_chip(faults=Faults(unplug_at={rom.DEFL_DATA: 14}))
+    chip = make_chip()
     image = ["--image", str(own / "esp32.bin")]
     running = shop.start_flash(*image, "--json")
     assert running.stdout is not None
@@ -57,6 +56,7 @@ def test_interrupted_and_run_again(shop: Shop, make_chip: MakeChip, own: Path) -
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130, out + err
     assert "run the same command again" in err
+    chip.faults.unplug_at[rom.DEFL_DATA] = 5
     pulled = shop.flash(*image)
     assert pulled.returncode == 6, pulled.stdout + pulled.stderr
     assert "plug the board in again" in pulled.stderr
