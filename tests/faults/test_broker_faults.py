@@ -31,11 +31,11 @@ def behind(proxy: TcpProxy, make_fleet: MakeFleet, count: int, *, bridge: bool =
 
 def test_cut_in_mid_packet(case: Case, make_fleet: MakeFleet, proxy: TcpProxy) -> None:
     """Connections of bridge and boards end inside of a packet, at every part of one, and packets are late."""
-    cuts = case.count(300, 15)
+    cuts = case.count(120, 15)
     fleet = behind(proxy, make_fleet, case.count(12, 4))
-    proxy.cut_chance, proxy.delay_s = 0.03, 0.01
+    proxy.cut_chance, proxy.delay_s = 0.02, 0.01
     with Life(fleet, edits_per_s=15):
-        until = time.monotonic() + case.count(200, 40)
+        until = time.monotonic() + case.count(270, 60)
         while sum(proxy.cuts.values()) < cuts or len(proxy.cuts) < len(OFFSETS):
             assert time.monotonic() < until, f"only {proxy.cuts}"
             time.sleep(0.1)
@@ -46,7 +46,7 @@ def test_cut_in_mid_packet(case: Case, make_fleet: MakeFleet, proxy: TcpProxy) -
 
 def test_half_open_connections(case: Case, make_fleet: MakeFleet, proxy: TcpProxy) -> None:
     """Connections that stay open and carry nothing any more are found out by both ends, and replaced."""
-    stalls = case.count(5, 1)
+    stalls = case.count(3, 1)
     fleet = behind(proxy, make_fleet, case.count(12, 4), bridge=case.full)
     stalled = 0
     with Life(fleet):

@@ -61,13 +61,13 @@ def test_wall_clock_jumps(case: Case, make_fleet: MakeFleet, tmp_path: Path) -> 
         }
         site.bridge.process.argv = ["env", *(f"{k}={v}" for k, v in variables.items()), *site.bridge.process.argv]
 
-    jumps = JUMPS * case.count(3, 1)
+    jumps = JUMPS * case.count(2, 1)
     case.injected(f"bridge's wall clock {', '.join(jumps)}")
     fleet = make_fleet(case.count(12, 4), SEED, prepare=prepare)
     with Life(fleet):
         for jump in jumps:
             clock.write_text(jump)
-            time.sleep(case.count(10, 2))
+            time.sleep(case.count(4, 2))
             assert abs(_age_of_a_change(fleet) - AHEAD_S[jump]) < 3600, "the bridge's clock has jumped"
             with fleet.admin() as admin:
                 for obj in admin.boards().values():
@@ -83,7 +83,7 @@ def test_ticks_wrap(case: Case, make_fleet: MakeFleet) -> None:
             member.board.kill()
             shutil.copy(HOOK, member.board.flash / "time.py")
             member.board.start()
-        time.sleep(case.count(40, 14))  # the end is eight seconds after the boot
+        time.sleep(case.count(30, 14))  # the end is eight seconds after the boot
     case.injected(f"milliseconds of {len(fleet.members)} boards begin anew")
     case.judge(fleet)
     for member in fleet.members:

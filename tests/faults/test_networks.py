@@ -40,7 +40,7 @@ def beyond(radio: Radio, make_fleet: MakeFleet, count: int) -> Fleet:
 
 def test_network_cut_and_healed(case: Case, make_fleet: MakeFleet, radio: Radio) -> None:
     """No packet passes for a while, again and again: nobody is told that connections are over."""
-    cuts = case.count(10, 1)
+    cuts = case.count(6, 1)
     fleet = beyond(radio, make_fleet, case.count(12, 4))
     dice = random.Random(SEED)
     with Life(fleet):
@@ -59,7 +59,7 @@ def test_network_slow(case: Case, make_fleet: MakeFleet, radio: Radio) -> None:
     fleet = beyond(radio, make_fleet, case.count(12, 4))
     radio.latency_s = 1.0
     with Life(fleet):
-        time.sleep(case.count(60, 6))
+        time.sleep(case.count(30, 6))
     case.judge(fleet, wait_s=150)
     case.injected(f"1 s latency each way, {radio.passed} packets")
 
@@ -69,7 +69,7 @@ def test_network_lossy(case: Case, make_fleet: MakeFleet, radio: Radio) -> None:
     fleet = beyond(radio, make_fleet, case.count(12, 4))
     radio.passed, radio.loss = 0, 0.2
     with Life(fleet):
-        time.sleep(case.count(60, 6))
+        time.sleep(case.count(30, 6))
     case.judge(fleet, wait_s=150)
     case.injected(f"seed {SEED}: 20 % loss, {radio.lost} of {radio.lost + radio.passed} packets lost")
     assert radio.lost >= 20

@@ -43,7 +43,7 @@ def accept(fleet: Fleet, admin: Admin, member: Member, obj: dict[str, Any]) -> N
 
 def test_etcd_restored_from_a_snapshot(case: Case, make_fleet: MakeFleet, plane: ControlPlane) -> None:
     """Boards edited after the snapshot, created after it and deleted after it; with the bridge alive, and anew."""
-    rounds = case.count(4, 1)
+    rounds = case.count(3, 1)
     case.injected(f"{rounds} × etcd restored; boards edited, created and deleted after the snapshot")
     fleet = make_fleet(case.count(12, 4), SEED)
     created = fleet.add()
