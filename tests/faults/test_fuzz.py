@@ -23,6 +23,7 @@ from mail import payloads
 
 # Every seed that ever found something stays here.
 SEEDS = (51, 52) if FULL else (51,)
+FROM_BOARDS, TO_BOARDS = "srwtal", "dcf"
 GROWTH_MB = 60  # some messages of 200 KB at once, twice over, and what an allocator keeps of them
 
 
@@ -65,7 +66,7 @@ def undisturbed(fleet: Fleet, pid: int | None, before_mb: float) -> None:
 def test_garbage_on_every_topic(case: Case, make_fleet: MakeFleet, seed: int) -> None:
     """Noise, 200 KB retained, cut, flipped and sealed nonsense on every topic of every board, in both directions."""
     messages = case.count(1500, 250)
-    case.injected(f"seed {seed}: {messages} messages on {BOARD_WRITES}dcf, up to {HUGE_BYTES // 1024} KB, retained")
+    case.injected(f"seed {seed}: {messages} messages on {FROM_BOARDS + TO_BOARDS}, up to {HUGE_BYTES // 1024} KB, retained")
     # A broker without max_packet_size, as most are.
     fleet = make_fleet(case.count(8, 4), seed, prepare=lambda s: setattr(s.broker, "packet_bytes", 0))
     pid, before_mb = fleet.site.bridge.process.pid, memory_mb(fleet)
@@ -80,10 +81,10 @@ def test_garbage_on_every_topic(case: Case, make_fleet: MakeFleet, seed: int) ->
                 mails = payloads(fleet.site)
                 with fleet.admin() as admin:
                     objects = admin.boards()
-            letter = stream.letter("dcf" + "srwtal")
+            letter = stream.letter(FROM_BOARDS + TO_BOARDS)
             epoch = bytes.fromhex(objects[member.name]["status"]["session"]["epoch"])
             payload = stream.payload(letter, mails.get(topic(member.board_id, "d"), b"?"), epoch)
-            user = BRIDGE if letter in "dcf" else member.board_id
+            user = BRIDGE if letter in TO_BOARDS else member.board_id
             sent = clients[user].publish(topic(member.board_id, letter), payload, qos=1, retain=number % 2 == 0)
             sent.wait_for_publish(20)
             time.sleep(0.01)  # two hundred a second are a flood that leaves room for edits
