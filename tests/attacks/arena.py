@@ -115,9 +115,7 @@ class State:
 
 def state(one: Greenhouse) -> State:
     status = one.object["status"]
-    conditions = {
-        c["type"]: (c["status"], c["reason"]) for c in status["conditions"] if c["type"] != "MessagesRefused"
-    }
+    conditions = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"] if c["type"] != "MessagesRefused"}
     return State(
         one.board.pin(LED), status.get("desired"), status.get("reported"), status["board"]["bootCount"], conditions
     )

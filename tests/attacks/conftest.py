@@ -22,9 +22,7 @@ from greenhouse import SAMPLES, Greenhouse  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def arena(
-    plane: ControlPlane, broker_programs: Programs, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Arena]:
+def arena(plane: ControlPlane, broker_programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     names = [f"t-{uuid.uuid4().hex[:10]}" for _ in range(2)]
     ours, theirs = [Cluster(plane.programs.kubectl, plane.kubectl_env(), namespace=name) for name in names]
     for cluster in (ours, theirs):

@@ -200,5 +200,3 @@ def _broker_memory(arena: Arena) -> Iterator[None]:
     before = resident_mb()
     yield
     assert resident_mb() < before + BROKER_GROWTH_MB
-
-

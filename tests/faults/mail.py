@@ -65,5 +65,5 @@ def _open(ring: KeyRing, board_id: str, payload: bytes) -> Mail:
         fields = cbor2.loads(body)
         state = fields[DesiredKey.STATE]
         return Mail(fields[DesiredKey.REVISION], digest(state).hex(), cbor2.loads(state))
-    except (ValueError, KeyError, TypeError):
+    except (cbor2.CBORDecodeError, LookupError, TypeError):
         return Mail(0, "sealed nonsense", {})

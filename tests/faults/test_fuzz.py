@@ -66,7 +66,8 @@ def undisturbed(fleet: Fleet, pid: int | None, before_mb: float) -> None:
 def test_garbage_on_every_topic(case: Case, make_fleet: MakeFleet, seed: int) -> None:
     """Noise, 200 KB retained, cut, flipped and sealed nonsense on every topic of every board, in both directions."""
     messages = case.count(1500, 250)
-    case.injected(f"seed {seed}: {messages} messages on {FROM_BOARDS + TO_BOARDS}, up to {HUGE_BYTES // 1024} KB, retained")
+    letters = FROM_BOARDS + TO_BOARDS
+    case.injected(f"seed {seed}: {messages} messages on {letters}, up to {HUGE_BYTES // 1024} KB, retained")
     # A broker without max_packet_size, as most are.
     fleet = make_fleet(case.count(8, 4), seed, prepare=lambda s: setattr(s.broker, "packet_bytes", 0))
     pid, before_mb = fleet.site.bridge.process.pid, memory_mb(fleet)
@@ -81,7 +82,7 @@ def test_garbage_on_every_topic(case: Case, make_fleet: MakeFleet, seed: int) ->
                 mails = payloads(fleet.site)
                 with fleet.admin() as admin:
                     objects = admin.boards()
-            letter = stream.letter(FROM_BOARDS + TO_BOARDS)
+            letter = stream.letter(letters)
             epoch = bytes.fromhex(objects[member.name]["status"]["session"]["epoch"])
             payload = stream.payload(letter, mails.get(topic(member.board_id, "d"), b"?"), epoch)
             user = BRIDGE if letter in TO_BOARDS else member.board_id

@@ -198,7 +198,7 @@ class Broker:
                 *self._tls(),
                 f"listener {self.board_port} 127.0.0.1",
                 "use_username_as_clientid true",
-                *([f"listener {self.port} {self.also}"] if self.also else []),
+                *([f"listener {self.board_port} {self.also}", "use_username_as_clientid true"] if self.also else []),
                 *user,
                 "allow_anonymous false",
                 f"password_file {self.users_file}",
