@@ -12,7 +12,6 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from boardlet_bridge.core.credential import KeyRing
-from boardlet_bridge.mqtt.credential import BOARD_WRITES
 from boardlet_wire.topic import topic
 from boards_in_use import Fleet, Life
 from broker.access import BRIDGE

@@ -137,7 +137,8 @@ class VirtualBoard:
 
     def _read(self, name: str) -> int | None:
         path = self.world(name)
-        return int(path.read_text()) if path.exists() else None
+        text = path.read_text() if path.exists() else ""  # empty for the moment in which the board makes it
+        return int(text) if text else None
 
     def _env(self, pin_udp: int | None) -> dict[str, str]:
         own = {"MICROPYPATH": f".:{FIRMWARE / 'boards/unix'}:.frozen", "BOARDLET_PINS": str(self.folder / _PINS)}
