@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -109,6 +110,8 @@ FAILURES = (StepFailed, KubectlFailed, BuildFailed, Died, NotReady, DeviceError,
 
 def main() -> None:
     """Run a command; what this machine lacks, or what went wrong, is one message and an exit code."""
+    # Whoever was started in a script's background is born deaf to Ctrl-C, and would then clean up after nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app()
     except Missing as missing:
