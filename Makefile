@@ -35,11 +35,11 @@ FUZZ ?= --inputs 1000000
 fuzz: $(VENV)/.ready   ## a million inputs to codecs, core, session, and the board's code on MicroPython (docs/fuzzing.md)
 	@$(BIN)/python tests/fuzz/fuzz.py $(FUZZ)
 
-bench: $(VENV)/.ready  ## latencies against their floor, bytes, sizes, start-up; a table, and build/bench.json
-	@$(BIN)/python -m bench
+bench: $(VENV)/.ready  ## latencies against their floor, bytes, sizes, start-up; a table, build/bench.json, docs/benchmarks.md
+	@$(BIN)/python -m bench --page
 
-bench-fleet: $(VENV)/.ready   ## 10,000 simulated boards on one bridge under load; a table, and build/fleet.json
-	@$(BIN)/python -m bench fleet
+bench-fleet: $(VENV)/.ready   ## 10,000 simulated boards on one bridge under load; a table, build/fleet.json, docs/benchmarks.md
+	@$(BIN)/python -m bench fleet --page
 
 lint: $(VENV)/.ready   ## ruff, mypy, import layers
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -112,6 +112,28 @@ def test_reconnects_after_the_brokers_death(broker: Broker) -> None:
     asyncio.run(run())
 
 
+def test_what_is_not_taken_yet_waits_and_is_seen(broker: Broker) -> None:
+    """While the bridge is busy, what comes waits in the socket and at the broker, is counted, and is not lost."""
+
+    async def run() -> None:
+        handler = Handler()
+        session = MqttSession(settings(broker), handler, lambda _: None)
+        task = asyncio.create_task(session.run())
+        await until(lambda: session.up)
+        assert session.unread_bytes == 0
+        fill(broker)  # blocks this loop, and with it the bridge
+        assert session.unread_bytes > 0
+        await until(lambda: len(handler.messages) == 2 * len(IDS))
+        await until(lambda: session.unread_bytes == 0)
+        session.publish(topic(IDS[0], "d"), b"more", retain=True)
+        assert session.waiting == 1
+        await until(lambda: session.waiting == 0)
+        task.cancel()
+        assert len({(i, letter) for i, letter, _ in handler.messages}) == 2 * len(IDS)
+
+    asyncio.run(run())
+
+
 def test_the_latest_payload_of_a_topic_wins(broker: Broker) -> None:
     """Of many publishes to one topic the last one is what stays, whatever of the others was still waiting."""
 

@@ -29,7 +29,8 @@ def families() -> dict[str, Metric]:
     none: Counter[Any] = Counter()
     metrics.watch(
         *(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0, {"s": 1}),
-        *(lambda: Counter({("Ready", "True", "Synced"): 1}) | none, lambda: {"broker": ""}, lambda: 1.0),
+        *(lambda: Counter({("Ready", "True", "Synced"): 1}) | none, lambda: {"broker": ""}),
+        *(lambda: 1.0, lambda: 0.0, lambda: 0.0),
     )
     return {f.name + ("_total" if f.type == "counter" else ""): f for f in metrics.registry.collect()}
 

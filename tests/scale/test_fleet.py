@@ -6,11 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import controlplane
 import pytest
-from bench.load import REPORTS, Load, create, power_on
+from bench.load import REPORTS, Load, roll_out
 from bench.objects import NAMES, Objects
 from bench.usage import cpu_s
 from boardlet_cli.site import Site
@@ -35,9 +34,8 @@ def play(plane: controlplane.ControlPlane, make_site: Callable[..., Site]) -> Pl
     def play(count: int, scene: Callable[[Load], Awaitable[None]]) -> None:
         async def run(fleet: Fleet) -> None:
             async with Objects(plane.kubeconfig(), str(site.cluster.namespace)) as objects:
-                load, found = Load(plane, site, fleet, objects), dict[str, Any]()
-                await create(load, found)
-                await power_on(load, found)
+                load = Load(plane, site, fleet, objects)
+                await roll_out(load, {})
                 await scene(load)
                 await objects.delete()
 

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from virtualboard.build32 import interpreter32
 
-from . import fleet
+from . import fleet, page
 from .api import Api
 from .latency import BLOCK, EDITS, Echo, Pins, Times, edits, floor
 
@@ -55,6 +55,7 @@ def main() -> int:
         return fleet.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")
+    parser.add_argument("--page", action="store_true", help="put the figures into docs/benchmarks.md")
     parser.add_argument("--edits", type=int, default=EDITS, help=f"edits to time (default {EDITS})")
     parser.add_argument("--fleet", type=int, default=FLEET, help=f"Boards for the start-up figures (default {FLEET})")
     chosen = parser.parse_args()
@@ -65,6 +66,8 @@ def main() -> int:
         return 3
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(figures, indent=2) + "\n")
+    if chosen.page:
+        page.write("bench", page.bench_table(figures))
     if chosen.json:
         print(json.dumps(figures, indent=2))
     else:

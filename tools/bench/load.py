@@ -11,11 +11,12 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import controlplane
+from boardlet_cli.bridge import BridgeProcess
 from boardlet_cli.site import Site
 from fleet.control import Fleet
 from provision.process import Process
@@ -24,12 +25,12 @@ from .latency import Times
 from .objects import Objects, condition, is_ready
 from .usage import Window, cpu_s, peak_mb, rss_mb
 
-STORM_S: Final = 120.0
+STORM_S: Final = 300.0
 SETTLE_S: Final = 0.5
 A_MINUTE: Final = 1 / 60
 BUSY_SHARE: Final = 10  # one board in so many changes one property at BUSY_HZ
 BUSY_HZ: Final = 3.0
-RELIST_S: Final = 15.0  # the bridge lists within its longest pause after the API server is back
+RELIST_S: Final = 15.0  # the second listing of a bridge comes ten seconds after the first
 REPORTS: Final = 'boardlet_messages_total{topic="r"}'
 
 Say = Callable[[str], None]
@@ -65,7 +66,7 @@ class Load:
         while not true(await self.metric(name)):
             if time.monotonic() - began > within_s:
                 raise TimeoutError(f"{name} is {await self.metric(name)} after {within_s:.0f} s")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
         return time.monotonic() - began
 
     async def truthful(self, within_s: float = STORM_S) -> float:
@@ -83,7 +84,7 @@ class Load:
     async def phase(self, name: str, steps: Callable[[dict[str, Any]], Any]) -> None:
         """Run one phase; its figures with the CPU of all processes and the API's writes."""
         self.say(f"{name} …")
-        window, began = Window(self.processes), time.monotonic()
+        window, began = Window(lambda: self.processes), time.monotonic()
         writes, events = await self.api_writes(), self.objects.events
         found: dict[str, Any] = self.figures.setdefault(name, {})
         await steps(found)
@@ -102,26 +103,23 @@ class Load:
         return sum(int(float(count)) for labels, count in lines if any(v in labels for v in verbs))
 
 
-async def create(load: Load, found: dict[str, Any]) -> None:
-    """The objects, as a user applies them; the bridge puts its finalizer on each."""
+async def roll_out(load: Load, found: dict[str, Any]) -> None:
+    """All boards are on when their objects are applied: finalizers, models fetched, second sessions, all Ready."""
     count = len(load.fleet.ids)
+    load.fleet.connect()
     await load.objects.create(load.fleet.ids)
-    await load.until_metric("boardlet_boards", lambda n: n == count)
-
-    def held() -> bool:
-        return all(obj["metadata"].get("finalizers") for obj in load.objects.seen.values())
-
-    await load.objects.until(held, STORM_S)
+    found["all_ready_s"] = round(await load.objects.until(lambda: len(load.objects.ready) == count, STORM_S), 2)
+    found["settled_after_s"] = round(await load.truthful(), 2)
 
 
 async def power_on(load: Load, found: dict[str, Any]) -> None:
-    """All boards come on at once; the first time they fetch their model and begin a second session."""
+    """All boards come on at once: until the bridge has heard each in its new session, until every object says so."""
+    count, began = len(load.fleet.ids), time.monotonic()
     load.fleet.connect()
-    count = len(load.fleet.ids)
-    found["all_known_s"] = round(await load.until_metric("boardlet_boards_connected", lambda n: n == count), 2)
-    found["all_ready_s"] = round(
-        found["all_known_s"] + await load.objects.until(lambda: len(load.objects.ready) == count, STORM_S), 2
-    )
+    await load.until_metric("boardlet_boards_connected", lambda n: n == count)
+    found["all_answered_s"] = round(time.monotonic() - began, 2)
+    await load.objects.until(lambda: len(load.objects.ready) == count, STORM_S)
+    found["all_ready_s"] = round(time.monotonic() - began, 2)
     found["settled_after_s"] = round(await load.truthful(), 2)
 
 
@@ -132,7 +130,7 @@ async def steady(load: Load, found: dict[str, Any], seconds: float, edits: int) 
     load.fleet.change((0, busy, BUSY_HZ), (busy, count, A_MINUTE))
     await asyncio.sleep(2)
     before, began = load.fleet.counts(), time.monotonic()
-    heard, window = await load.metric(REPORTS), Window(load.processes)
+    heard, window = await load.metric(REPORTS), Window(lambda: load.processes)
     writes = await load.api_writes()
     times = await edit_times(load, edits, began + seconds)
     await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
@@ -145,6 +143,7 @@ async def steady(load: Load, found: dict[str, Any], seconds: float, edits: int) 
     found["edit_to_status_ms"] = asdict(Times.of(times))
     found["edits"] = len(times)
     found["fleet_late_s"] = after["late_s"]
+    found["wire_bytes"] = {"change_of_one": after["change_bytes"], "desired_of_five": after["desired_bytes"]}
     load.fleet.change()
     found["settled_after_s"] = round(await load.truthful(), 2)
 
@@ -181,9 +180,10 @@ async def wills(load: Load, found: dict[str, Any]) -> None:
     found["all_gone_s"] = round(found["all_known_s"] + gone, 2)
 
 
-async def bridge_restart(load: Load, found: dict[str, Any]) -> None:
+async def bridge_restart(load: Load, found: dict[str, Any], settings: Mapping[str, object]) -> None:
     """kill -9 of the bridge and a new one: until all boards have answered it and every object is right."""
     load.site.bridge.kill()
+    load.site.bridge = BridgeProcess(load.site.folder, {**load.site.settings, **settings})
     began, count = time.monotonic(), len(load.fleet.ids)
     load.site.bridge.process.start()
     await load.until_metric("boardlet_boards", lambda n: n == count)
@@ -213,22 +213,27 @@ async def broker_restart(load: Load, found: dict[str, Any]) -> None:
 
 
 async def relist(load: Load, found: dict[str, Any]) -> None:
-    """The API server is started anew: the bridge lists all objects again, and has nothing to write."""
-    await asyncio.to_thread(load.plane.restart_apiserver)
-    before = cpu_s(load.site.bridge.process)
+    """A bridge lists all objects once more soon after its start: what that costs, beside boards that change nothing."""
+    load.site.bridge.kill()
+    load.site.bridge.process.start()
+    await load.until_metric("boardlet_boards_connected", lambda n: n == len(load.fleet.ids))
+    before, writes = cpu_s(load.site.bridge.process), await load.api_writes()
     await asyncio.sleep(RELIST_S)
+    found["idle_s"] = RELIST_S
     found["bridge_cpu_s"] = round(cpu_s(load.site.bridge.process) - before, 2)
+    found["writes"] = await load.api_writes() - writes
     await load.truthful()
 
 
 async def flood(load: Load, found: dict[str, Any], per_s: float, seconds: float) -> None:
     """So many reports a second for so long: what the bridge takes, what waits in between, what is lost."""
     before, heard_before = load.fleet.counts(), await load.metric(REPORTS)
-    window, began = Window(load.processes), time.monotonic()
+    window, began = Window(lambda: load.processes), time.monotonic()
     load.fleet.flood(per_s)
-    behind = []
+    behind, rss = [], []
     while time.monotonic() - began < seconds:
         await asyncio.sleep(1)
+        rss.append(rss_mb(load.site.bridge.process))
         sent, heard = load.fleet.counts()["reports"] - before["reports"], await load.metric(REPORTS) - heard_before
         behind.append(round(sent - heard))
     took, used = time.monotonic() - began, window.end()
@@ -236,7 +241,10 @@ async def flood(load: Load, found: dict[str, Any], per_s: float, seconds: float)
     load.fleet.flood(0)
     found["reports_per_s"], found["behind"] = round(heard / took), behind
     found["bridge_cpu_us_per_report"] = round(1e6 * used["bridge"] / heard)
+    found["reports_per_bridge_cpu_s"] = round(heard / used["bridge"])
     found["bridge_cpu_share"] = round(used["bridge"] / took, 3)
     found["settled_after_s"] = round(await load.truthful(), 2)
+    # From a tenth of the flood on, when every board has been heard often.
+    found["rss_mb_from_to"] = f"{rss[len(rss) // 10]} to {rss_mb(load.site.bridge.process)}"
     sent, heard = load.fleet.counts()["reports"] - before["reports"], await load.metric(REPORTS) - heard_before
     found["sent"], found["heard"] = sent, round(heard)

@@ -67,6 +67,7 @@ class Objects:
             try:
                 timeout = aiohttp.ClientTimeout(total=None)
                 async with self._session.get(self._boards + "?watch=true", timeout=timeout) as answer:
+                    answer.raise_for_status()
                     await self.relist()
                     started.set()
                     async for line in answer.content:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from provision.process import Process
@@ -33,12 +33,12 @@ def _kb(process: Process, name: str) -> float:
 
 
 class Window:
-    """CPU seconds that processes used between `begin` and `end`."""
+    """CPU seconds that processes use from now on; `processes` tells them, and one may be another at the end."""
 
-    def __init__(self, processes: Mapping[str, Process]) -> None:
+    def __init__(self, processes: Callable[[], Mapping[str, Process]]) -> None:
         self._processes = processes
-        self._before = {name: cpu_s(process) for name, process in processes.items()}
+        self._before = {process.pid: cpu_s(process) for process in processes().values()}
 
     def end(self) -> dict[str, float]:
-        """CPU seconds of each since this window was made."""
-        return {name: round(cpu_s(p) - self._before[name], 2) for name, p in self._processes.items()}
+        """CPU seconds of each since this window was made, or since it was started if that was later."""
+        return {name: round(cpu_s(p) - self._before.get(p.pid, 0.0), 2) for name, p in self._processes().items()}

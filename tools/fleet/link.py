@@ -24,6 +24,8 @@ class Counts:
 
     def __init__(self) -> None:
         self.connects = self.births = self.reports = self.desired = self.commands = self.closed = 0
+        self.change_bytes = self.desired_bytes = 0
+        """The longest MQTT packet so far that reported one changed property, and that brought a desired."""
 
 
 class Link(asyncio.Protocol):
@@ -102,7 +104,7 @@ class Link(asyncio.Protocol):
             if op == packet.PUBACK:
                 self._inflight.pop(rest[0] << 8 | rest[1], None)
             elif op == packet.PUBLISH:
-                self._message(*packet.message(kind, rest))
+                self._message(*packet.message(kind, rest), len(rest) + (2 if len(rest) < 128 else 3))
             elif op == packet.CONNACK:
                 self._connack(rest[1])
             elif op == packet.SUBACK:
@@ -123,7 +125,7 @@ class Link(asyncio.Protocol):
         self.counts.births += 1
         self._publish("s", self.board.session(SessionState.HERE), retain=True)
 
-    def _message(self, topic: bytes, number: bytes, payload: bytes) -> None:
+    def _message(self, topic: bytes, number: bytes, payload: bytes, size: int) -> None:
         if number:
             self._write(packet.puback(number))
         letter = chr(topic[-1])
@@ -138,7 +140,9 @@ class Link(asyncio.Protocol):
                     self._birth()
                 self._answer()
             return
-        self.counts.desired += letter == "d"
+        if letter == "d":
+            self.counts.desired += 1
+            self.counts.desired_bytes = max(self.counts.desired_bytes, size)
         for said in self.board.received(letter, payload):
             self.say(said)
         if self.board.switches:
@@ -167,6 +171,7 @@ class Link(asyncio.Protocol):
 
     def _pump(self) -> None:
         while self.up and len(self._inflight) < IN_FLIGHT:
+            single = not self._waiting and len(self.board.unsaid) == 1
             if self._waiting:
                 letter, payload = self._waiting.popleft()
             elif self.board.unsaid and self._nonce is None and self.board.applied:
@@ -176,7 +181,9 @@ class Link(asyncio.Protocol):
             if letter == "r":
                 self.counts.reports += 1
                 self._reported_at = self._loop.time()
-            self._publish(letter, payload, retain=False)
+            size = self._publish(letter, payload, retain=False)
+            if single:
+                self.counts.change_bytes = max(self.counts.change_bytes, size)
 
     def sweep(self, now: float) -> None:
         """Once a second: pings, heartbeats, and connections that are dead."""
@@ -197,8 +204,10 @@ class Link(asyncio.Protocol):
         self._inflight[self._number] = self._loop.time()
         return self._number
 
-    def _publish(self, letter: str, payload: bytes, *, retain: bool) -> None:
-        self._write(packet.publish(self._next(), self.board.topics[letter], payload, retain))
+    def _publish(self, letter: str, payload: bytes, *, retain: bool) -> int:
+        data = packet.publish(self._next(), self.board.topics[letter], payload, retain)
+        self._write(data)
+        return len(data)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:

@@ -73,6 +73,16 @@ class MqttSession:
         """Whether the broker is connected and every retained message has been handed on."""
         return self._up
 
+    @property
+    def unread_bytes(self) -> int:
+        """What the broker has sent and the bridge has not taken: the one queue there is, and it pushes back by TCP."""
+        return self._transport.unread_bytes if self._transport is not None else 0
+
+    @property
+    def waiting(self) -> int:
+        """Messages to boards that the broker has not acknowledged, or not got yet."""
+        return len(self._queue) + len(self._inflight)
+
     async def run(self) -> None:
         """Connect, and connect again with back-off and full jitter, until cancelled."""
         pause, said = FIRST_PAUSE_S, ""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import ssl
 import struct
+import termios
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 CONNECT_S: Final = 15.0
 KEEPALIVE_S: Final = 30
 MISC_S: Final = 1.0
+READ_AT_ONCE: Final = 50  # packets in one turn of the loop: what else is due must not wait for a flood to end
 # What paho raises on a packet that is too short for what it names, or whose topic is not UTF-8.
 BROKEN: Final = (ValueError, IndexError, struct.error)
 
@@ -105,6 +109,14 @@ class Transport:
             return future.result()
         raise ConnectionEnded(self.ended.result() if self.ended.done() else otherwise)
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that have arrived and wait in the socket."""
+        sock, count = self._client.socket(), array("i", [0])
+        if sock is not None and sock.fileno() >= 0:
+            fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
+        return count[0]
+
     def close(self) -> None:
         """Say good-bye if there is still somebody, and let go of the socket."""
         if self._misc_task is not None:
@@ -152,16 +164,33 @@ class Transport:
             raise ConnectionEnded("the connection ended at once")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+        reading = False
+
+        def more() -> bool:
+            if client.socket() is None:
+                return False
+            # TLS may hold whole messages that neither select nor the socket shows.
+            return bool(sock.pending() if isinstance(sock, ssl.SSLSocket) else self.unread_bytes)
+
         def readable() -> None:
+            nonlocal reading
+            reading = True
             try:
                 client.loop_read()
-                # TLS may hold whole messages that no select sees.
-                while isinstance(sock, ssl.SSLSocket) and client.socket() is not None and sock.pending():
+                for _ in range(READ_AT_ONCE):
+                    if not more():
+                        break
                     client.loop_read()
             except BROKEN as error:
                 # paho would read the same packet again each time the loop turns.
                 loop.remove_reader(sock)
                 self._end(f"the broker sent a packet that is not MQTT: {error}")
+            finally:
+                reading = False
+            if client.socket() is not None and client.want_write():
+                client.loop_write()  # the acknowledgements of all that was read
+                if client.socket() is not None and client.want_write():
+                    loop.add_writer(sock, client.loop_write)
 
         def on_close(_c: object, _u: object, closed: Any) -> None:
             loop.remove_reader(closed)
@@ -169,7 +198,8 @@ class Transport:
                 loop.remove_writer(closed)
 
         def on_register_write(_c: object, _u: object, writable: Any) -> None:
-            loop.add_writer(writable, client.loop_write)
+            if not reading:
+                loop.add_writer(writable, client.loop_write)
 
         def on_unregister_write(_c: object, _u: object, writable: Any) -> None:
             loop.remove_writer(writable)

@@ -78,6 +78,12 @@ class Metrics:
         self.orphans = Gauge(
             "boardlet_orphan_mailboxes", "Mailboxes at the broker that no Board object owns", registry=self.registry
         )
+        self.unread = Gauge(
+            "boardlet_broker_unread_bytes", "Bytes that wait to be taken from the broker", registry=self.registry
+        )
+        self.waiting = Gauge(
+            "boardlet_publishes_waiting", "Messages to boards that wait for the broker", registry=self.registry
+        )
         self.pending = Gauge("boardlet_status_pending", "Statuses that wait to be written", registry=self.registry)
 
     def watch(
@@ -90,6 +96,8 @@ class Metrics:
         conditions: Callable[[], Mapping[tuple[str, str, str], int]],
         parts: Callable[[], Mapping[str, str]],
         broker_up: Callable[[], float],
+        unread: Callable[[], float],
+        waiting: Callable[[], float],
     ) -> None:
         """Have these read whenever the metrics are scraped."""
         self.registry.register(Received(received))
@@ -100,6 +108,8 @@ class Metrics:
         self.pending.set_function(pending)
         self.orphans.set_function(orphans)
         self.broker_up.set_function(broker_up)
+        self.unread.set_function(unread)
+        self.waiting.set_function(waiting)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

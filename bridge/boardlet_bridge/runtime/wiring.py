@@ -108,6 +108,8 @@ class Bridge:
                 engine.conditions,
                 self._parts,
                 lambda: self.session.up,
+                lambda: self.session.unread_bytes,
+                lambda: self.session.waiting,
             )
             await self._serve_health(stack)
             await self._serve(stack, client, described, stop)
