@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import random
 import ssl
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ import aiohttp
 import yaml
 from aiohttp import web
 from controlplane import ControlPlane
+from fakes.loop_thread import LoopThread
 from provision.process import free_port
 
 Where = Callable[[web.BaseRequest], bool]
 _HOP: Final = {"connection", "content-length", "transfer-encoding", "content-encoding", "host", "accept-encoding"}
 _MAX_BODY: Final = 64 * 1024 * 1024
-_STOP_S: Final = 10.0
 
 
 def watch(request: web.BaseRequest) -> bool:
@@ -67,10 +66,11 @@ class Fault:
     chance: float = 1.0
 
 
-class ApiProxy:
+class ApiProxy(LoopThread):
     """Listens on loopback while the with-block lasts; `faults` may be set at any time, and holds for new requests."""
 
     def __init__(self, plane: ControlPlane, seed: int, page: int | None = None) -> None:
+        super().__init__("api proxy")
         self.port = free_port()
         self.faults: Sequence[Fault] = ()
         self.counts: Counter[str] = Counter()
@@ -79,10 +79,6 @@ class ApiProxy:
         self._page = page
         self._dice = random.Random(seed)
         self._streams: set[_Stream] = set()
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="api proxy", daemon=True)
 
     def kubeconfig(self, of: Path, path: Path) -> Path:
         """Write the kubeconfig `of` with this proxy for its server to `path`."""
@@ -98,26 +94,6 @@ class ApiProxy:
     def cut(self) -> int:
         """End every watch that is open, without a good-bye; how many there were."""
         return self._call(lambda: sum(stream.abort() for stream in list(self._streams)))
-
-    def __enter__(self) -> ApiProxy:
-        self._thread.start()
-        if not self._ready.wait(_STOP_S):
-            raise RuntimeError("the API proxy did not start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(_STOP_S)
-
-    def _call(self, work: Callable[[], int]) -> int:
-        async def called() -> int:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(_STOP_S)
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
 
     async def _serve(self) -> None:
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

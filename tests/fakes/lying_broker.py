@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fakes.loop_thread import CALL_S, LoopThread
 from provision.process import free_port
 
 BRIDGE: Final = "boardlet-bridge"
-_CALL_S: Final = 10.0
 _HEARD: Final = 20_000
 _CONNECT, _PUBLISH, _PUBACK = 0x10, 0x30, 0x40
 
@@ -38,21 +37,18 @@ class Said:
         return self.topic[-1]
 
 
-class LyingBroker:
+class LyingBroker(LoopThread):
     """Listens on loopback while the with-block lasts, before the broker at the port that `to` names."""
 
     def __init__(self) -> None:
+        super().__init__("lying broker")
         self.port = free_port()
         self.heard: deque[Said] = deque(maxlen=_HEARD)
         self.passes: Callable[[Said], bool] = lambda said: True
         """Whether a message may pass; asked for each, on a thread of the proxy's."""
         self._target = 0
         self._clients: dict[str, asyncio.StreamWriter] = {}
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._ready = threading.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._thread = threading.Thread(target=self._run, name="lying broker", daemon=True)
 
     def to(self, port: int) -> None:
         """Where the real broker is."""
@@ -67,7 +63,7 @@ class LyingBroker:
             self._clients[client].write(_packet(_PUBLISH | retain, body))
             await self._clients[client].drain()
 
-        asyncio.run_coroutine_threadsafe(told(), self._loop).result(_CALL_S)
+        asyncio.run_coroutine_threadsafe(told(), self._loop).result(CALL_S)
 
     def last(self, client: str, topic: str, *, up: bool) -> bytes:
         """The latest payload that a client said or heard on a topic."""
@@ -76,20 +72,6 @@ class LyingBroker:
     def all(self, client: str, topic: str, *, up: bool) -> list[bytes]:
         """All payloads so far that a client said or heard on a topic."""
         return [s.payload for s in list(self.heard) if (s.client, s.up, s.topic) == (client, up, topic)]
-
-    def __enter__(self) -> LyingBroker:
-        self._thread.start()
-        if not self._ready.wait(_CALL_S):
-            raise RuntimeError("the lying broker did not start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(_CALL_S)
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)

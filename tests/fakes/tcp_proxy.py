@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from fakes.loop_thread import LoopThread
 from provision.process import free_port
 
-_STOP_S: Final = 10.0
 _PUBLISH: Final = 0x30
 # Where in a packet of n bytes a cut can fall, as the number of bytes that still pass.
 OFFSETS: Final[dict[str, Callable[[int], int]]] = {
@@ -52,10 +51,11 @@ def _with(packet: bytes, at: int, change: Callable[[int], int]) -> bytes:
     return packet[:at] + bytes([change(packet[at])]) + packet[at + 1 :]
 
 
-class TcpProxy:
+class TcpProxy(LoopThread):
     """Listens on loopback while the with-block lasts, and passes on to the port that `to` names."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__("tcp proxy")
         self.port = free_port()
         self.cut_chance = 0.0
         """Of one packet, that its connection is cut inside of it."""
@@ -68,10 +68,6 @@ class TcpProxy:
         self._dice = random.Random(seed)
         self._target = 0
         self._pairs: set[_Pair] = set()
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tcp proxy", daemon=True)
 
     def to(self, port: int) -> None:
         """Where connections lead from now on."""
@@ -80,26 +76,6 @@ class TcpProxy:
     def stall(self) -> int:
         """Every connection that is open passes nothing any more, and stays open; how many there were."""
         return self._call(lambda: sum(pair.stall() for pair in self._pairs))
-
-    def __enter__(self) -> TcpProxy:
-        self._thread.start()
-        if not self._ready.wait(_STOP_S):
-            raise RuntimeError("the TCP proxy did not start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(_STOP_S)
-
-    def _call(self, work: Callable[[], int]) -> int:
-        async def called() -> int:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(_STOP_S)
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
