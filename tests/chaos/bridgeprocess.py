@@ -377,7 +377,7 @@ class Process:
     @property
     def wakes(self) -> int:
         """How many timers its engine holds."""
-        return len(self.bridge.engine.wakes) if hasattr(self, "bridge") else 0
+        return len(self.bridge.engine.alarm) if hasattr(self, "bridge") else 0
 
     @property
     def idle(self) -> bool:

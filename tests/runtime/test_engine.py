@@ -10,6 +10,7 @@ from boardlet_bridge.core.board import FINALIZER
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.runtime import engine as engines
+from boardlet_bridge.runtime import leftover
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_wire.topic import topic
 from structlog.testing import capture_logs
@@ -105,23 +106,23 @@ def test_what_is_retained_where_nothing_should_be_is_ignored(engine: Engine, out
 def test_mailboxes_without_an_object_are_bounded_in_number_and_size(engine: Engine) -> None:
     """Whoever may write mailboxes cannot make the bridge hold more than a fleet's worth of them."""
     message(engine, "d", bytes(1_000_000), True, "unknown00")
-    assert engine.orphans == {}
-    for n in range(engines.MAX_ORPHAN_MAILBOXES + 10):
+    assert engine.leftovers.mailboxes == {}
+    for n in range(leftover.MAX_KEPT + 10):
         message(engine, "d", b"x", True, f"unknown{n:07d}")
-    assert len(engine.orphans) == engines.MAX_ORPHAN_MAILBOXES
+    assert len(engine.leftovers.mailboxes) == leftover.MAX_KEPT
 
 
 def test_the_last_words_of_strangers_are_bounded(engine: Engine) -> None:
     """What boards without an object say last is kept, within bounds, until they say otherwise or have an object."""
-    message(engine, "s", bytes(engines.MAX_SESSION_BYTES + 1), True, "unknown00")
+    message(engine, "s", bytes(leftover.MAX_SESSION_BYTES + 1), True, "unknown00")
     message(engine, "s", b"here", True, "unknown01")
     message(engine, "s", b"asleep", False, "unknown01")
     message(engine, "s", b"asleep", True, "unknown02")
     message(engine, "s", b"", True, "unknown02")
-    assert engine.strangers == {"unknown01": b"asleep"}
-    for n in range(engines.MAX_ORPHAN_MAILBOXES + 10):
+    assert engine.leftovers.sessions == {"unknown01": b"asleep"}
+    for n in range(leftover.MAX_KEPT + 10):
         message(engine, "s", b"x", True, f"unknown{n:07d}")
-    assert len(engine.strangers) == engines.MAX_ORPHAN_MAILBOXES
+    assert len(engine.leftovers.sessions) == leftover.MAX_KEPT
 
 
 def test_a_board_that_was_removed_by_force_leaves_its_mailbox(engine: Engine, outlet: Outlet) -> None:
@@ -132,12 +133,12 @@ def test_a_board_that_was_removed_by_force_leaves_its_mailbox(engine: Engine, ou
     with capture_logs() as said:
         engine.on_board("DELETED", {"metadata": {"namespace": "default", "name": "g1"}})
     assert [line["boards"] for line in said] == [["board0001"]]
-    assert engine.orphans == published
+    assert engine.leftovers.mailboxes == published
     assert len(outlet.published) == before, "absence proves nothing: nothing is cleared"
     engine.on_board(
         "ADDED", {**board(1), "metadata": {**board(1)["metadata"], "uid": "99999999-2222-4333-8444-555555555555"}}
     )
-    assert engine.orphans == {}
+    assert engine.leftovers.mailboxes == {}
     assert engine.entries["default", "g1"].board.mailbox == published["board0001"]
 
 
@@ -149,7 +150,7 @@ def test_mailboxes_without_an_object_are_named_when_the_broker_is_read(engine: E
     with capture_logs() as said:
         engine.on_up()
     [line] = [line for line in said if "mailboxes" in line]
-    assert (line["mailboxes"], len(line["boards"])) == (100, engines.MAX_NAMED_ORPHANS)
+    assert (line["mailboxes"], len(line["boards"])) == (100, leftover.MAX_NAMED)
 
 
 def test_the_bridges_own_echo_costs_nothing(engine: Engine, outlet: Outlet) -> None:

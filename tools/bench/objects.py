@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -113,7 +114,8 @@ class Objects:
             if left <= 0:
                 raise TimeoutError(f"not so after {within_s:.0f} s: {len(self.ready)} of {len(self.seen)} are Ready")
             self._changed.clear()
-            await asyncio.wait({asyncio.ensure_future(self._changed.wait())}, timeout=min(left, 0.5))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(left, 0.5))
         return loop.time() - began
 
     async def create(self, ids: Iterable[str]) -> None:

@@ -55,7 +55,6 @@ class UartChip:
         self.flash = bytearray(b"\xff" * FLASH_BYTES)
         self.rom = Rom(CHIPS[kind], self.flash, faults or Faults(), self._run_flash)
         self.board: PtyBoard | None = None
-        self.resets = 0
         self._firmware, self._offset = firmware, offset
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"rfc2217://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -144,7 +143,6 @@ class UartChip:
                 self._client.sendall(data)
 
     def _let_go(self) -> None:
-        self.resets += 1
         self.rom.reset()
         if self._boot:
             self._to_host(_BOOT_LOG)

@@ -22,7 +22,10 @@ def cut(message: str) -> str:
 
 
 def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, Any]:
-    """The Board's status now; `previous` gives transition times, `wall` is the present time as RFC 3339."""
+    """The Board's status now; `previous` gives transition times, `wall` is the present time as RFC 3339.
+
+    What it says counts as shown from then on.
+    """
     decided = conditions(board)
     if decided != board.shown:
         board.shown, board.untold = decided, True

@@ -6,7 +6,6 @@ Everything runs on one asyncio loop, so a step is never interrupted.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ import structlog
 from boardlet_wire.names import DESIRED, SESSION
 
 from boardlet_bridge.core.board import new_board, step
-from boardlet_bridge.core.codec import MAX_PAYLOAD_BYTES
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.event import (
     BrokerDown,
@@ -37,17 +35,13 @@ from boardlet_bridge.core.event import (
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import model_snapshot, snapshot
+from boardlet_bridge.runtime.alarm import Alarm
+from boardlet_bridge.runtime.leftover import Leftovers
 from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
 
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
 BOARDS: Final = "boards"
 MODELS: Final = "boardmodels"
-# Mailboxes of ids without an object are kept until one appears, so that its revision continues them. 20,000 boards at
-# about 100 bytes are 2 MB; beyond that the board's own word still prevents a step backwards.
-MAX_ORPHAN_MAILBOXES: Final = 20_000
-# A session with the longest crash is below this. It is kept for a board that sleeps when its object is created.
-MAX_SESSION_BYTES: Final = 1024
-MAX_NAMED_ORPHANS: Final = 20  # in one line of the log; the metric has their number
 RETAINED: Final = SESSION + DESIRED
 REFUSED_S: Final = 60.0  # whoever floods a topic must not flood the log: one line a board and cause in this time
 
@@ -85,30 +79,26 @@ class Engine:
     broker_up: bool = False
     broker_reason: str = ""
     listed: bool = False
-    orphans: dict[str, bytes] = field(default_factory=dict)
-    strangers: dict[str, bytes] = field(default_factory=dict)  # last word of boards without an object
+    leftovers: Leftovers = field(default_factory=Leftovers)
     received: Counter[str] = field(default_factory=Counter)
     """Messages of boards so far, by the letter of their topic."""
-    refused_at: dict[tuple[str, str], float] = field(default_factory=dict)
-    """When a refusal was last logged, by board and cause."""
-    wakes: list[tuple[float, Name]] = field(default_factory=list)
-    awaited: set[tuple[float, Name]] = field(default_factory=set)  # what is in wakes
-    timer_at: float = float("inf")
+    alarm: Alarm = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alarm = Alarm(self.outlet.call_at, self.outlet.now, self._tick)
 
     # From the broker
     def on_up(self) -> None:
         log.info("broker is up", boards=len(self.entries))
         self.broker_up, self.broker_reason = True, ""
-        if self.orphans:
-            self._leftover(*sorted(self.orphans))
+        self.leftovers.tell(*sorted(self.leftovers.mailboxes))
         for entry in list(self.entries.values()):
             self._step(entry, BrokerUp())
 
     def on_down(self, reason: str) -> None:
         log.warning("broker is away", reason=reason)
         self.broker_up, self.broker_reason = False, reason
-        self.orphans.clear()
-        self.strangers.clear()
+        self.leftovers.clear()
         for entry in list(self.entries.values()):
             self._step(entry, BrokerDown(reason))
 
@@ -122,38 +112,13 @@ class Engine:
         if entry is not None:
             self._step(entry, Message(letter, payload))
             return
-        if letter == DESIRED:
-            self._orphan(board_id, payload)
-        elif letter == SESSION:
-            self._stranger(board_id, payload)
-            if payload and self.listed:
-                self.outlet.unknown_board(board_id)
+        self.leftovers.keep(board_id, letter, payload)
+        if letter == SESSION and payload and self.listed:
+            self.outlet.unknown_board(board_id)
 
     def on_warning(self, reason: str, message: str) -> None:
         log.warning(message, reason=reason)
         self.outlet.warned(reason)
-
-    def _stranger(self, board_id: str, payload: bytes) -> None:
-        self.strangers.pop(board_id, None)
-        if payload and len(payload) <= MAX_SESSION_BYTES and len(self.strangers) < MAX_ORPHAN_MAILBOXES:
-            self.strangers[board_id] = payload
-
-    def _leftover(self, *board_ids: str) -> None:
-        # Never cleared by itself: that an object is absent proves nothing, and a board may live by it.
-        log.warning(
-            "mailboxes of boards without a Board object are left alone; to clear one, create a Board with its id and "
-            "delete it",
-            mailboxes=len(board_ids),
-            boards=list(board_ids[:MAX_NAMED_ORPHANS]),
-        )
-
-    def _orphan(self, board_id: str, payload: bytes) -> None:
-        if not payload:
-            self.orphans.pop(board_id, None)
-        elif len(payload) <= MAX_PAYLOAD_BYTES and (
-            board_id in self.orphans or len(self.orphans) < MAX_ORPHAN_MAILBOXES
-        ):
-            self.orphans[board_id] = payload
 
     # From the cluster
     def on_model(self, change: Change, obj: Mapping[str, Any]) -> None:
@@ -200,11 +165,11 @@ class Engine:
         self.claims.add(entry)
         self._step(entry, self.models.seen(entry.model_ref))
         self._settle(board_id)
-        if board_id in self.orphans:
-            self._step(entry, Message(DESIRED, self.orphans.pop(board_id)))
+        if mailbox := self.leftovers.mailboxes.pop(board_id, None):
+            self._step(entry, Message(DESIRED, mailbox))
         self._step(entry, ObjectSeen(obj))
-        if board_id in self.strangers:
-            self._step(entry, Message(SESSION, self.strangers.pop(board_id)))
+        if session := self.leftovers.sessions.pop(board_id, None):
+            self._step(entry, Message(SESSION, session))
         if self.broker_up:
             self._step(entry, BrokerUp())
 
@@ -228,8 +193,8 @@ class Engine:
         self._admit(board.keys.board_id)
         if board.mailbox and not board.deleting and self.claims.owner(board.keys.board_id) is None:
             # Its object went without our having seen a deletion: the cluster was restored to before it.
-            self._orphan(board.keys.board_id, board.mailbox)
-            self._leftover(board.keys.board_id)
+            self.leftovers.keep(board.keys.board_id, DESIRED, board.mailbox)
+            self.leftovers.tell(board.keys.board_id)
 
     def _settle(self, board_id: str) -> None:
         for entry, rival in list(self.claims.rivals(board_id)):
@@ -283,42 +248,25 @@ class Engine:
             case WriteStatus(urgent=urgent):
                 self.outlet.mark((BOARDS, *entry.name), urgent)
             case Wake(at=at):
-                self._wake(at, entry.name)
+                self.alarm.at(at, entry.name)
             case SetFinalizer(present=present):
                 self.outlet.set_finalizer(entry.object, present)
             case Notice():
                 self.outlet.tell(entry.object, effect)
             case Refused(cause=cause, detail=detail):
                 self.outlet.refused(cause)
-                self._say_refused(entry.board.keys.board_id, cause, detail)
+                self._say_refused(entry, cause, detail)
 
-    def _say_refused(self, board_id: str, cause: str, detail: str) -> None:
+    def _say_refused(self, entry: Entry, cause: str, detail: str) -> None:
         now = self.outlet.now()
-        if now >= self.refused_at.get((board_id, cause), float("-inf")) + REFUSED_S:
-            self.refused_at[board_id, cause] = now
-            log.info("refused a message", board=board_id, cause=cause, detail=detail)
+        if now >= entry.refused_at.get(cause, float("-inf")) + REFUSED_S:
+            entry.refused_at[cause] = now
+            log.info("refused a message", board=entry.board.keys.board_id, cause=cause, detail=detail)
 
-    def _wake(self, at: float, name: Name) -> None:
-        if (at, name) in self.awaited:
-            return  # a step asks again for what an earlier one asked for; its Tick would ask twice, and so on
-        self.awaited.add((at, name))
-        heapq.heappush(self.wakes, (at, name))
-        if at < self.timer_at:
-            self.timer_at = at
-            self.outlet.call_at(at, self._due)
-
-    def _due(self) -> None:
-        now = self.outlet.now()
-        self.timer_at = float("inf")
-        while self.wakes and self.wakes[0][0] <= now:
-            wake = heapq.heappop(self.wakes)
-            self.awaited.discard(wake)
-            entry = self.entries.get(wake[1])
-            if entry is not None:
-                self._step(entry, Tick())
-        if self.wakes and self.wakes[0][0] < self.timer_at:
-            self.timer_at = self.wakes[0][0]
-            self.outlet.call_at(self.timer_at, self._due)
+    def _tick(self, name: Name) -> None:
+        entry = self.entries.get(name)
+        if entry is not None:
+            self._step(entry, Tick())
 
     # For the status writer
     def snapshot(self, key: tuple[str, str, str]) -> dict[str, Any] | None:

@@ -8,9 +8,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-# Ids of boards without an object come from outside: beyond this many they are counted and no longer logged.
-MAX_UNKNOWN = 1000
-
 
 class Received(Collector):
     """Messages by topic, counted by the engine in a plain dictionary: this is the hottest path of the bridge."""

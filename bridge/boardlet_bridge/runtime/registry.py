@@ -34,6 +34,8 @@ class Entry:
     sent: Mapping[str, Any] | None = None  # the status that was last written, to tell its echo from others' writes
     login: int = 0
     """Board.login as last looked at."""
+    refused_at: dict[str, float] = field(default_factory=dict)
+    """When a refusal was last logged, by cause."""
 
     @property
     def uid(self) -> str:

@@ -149,7 +149,7 @@ class Settings(BaseSettings):
 class _File(PydanticBaseSettingsSource):
     # The YAML file that a flag or a variable names; they come before it, so that what they said is known here.
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError("the file is read as a whole")
+        return None, field_name, False  # the file is read as a whole, below
 
     def __call__(self) -> dict[str, Any]:
         path = self.current_state.get("config")

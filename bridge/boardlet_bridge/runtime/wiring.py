@@ -103,7 +103,7 @@ class Bridge:
                 lambda: len(engine.entries),
                 lambda: engine.connected,
                 lambda: self._writer.pending,
-                lambda: len(engine.orphans),
+                lambda: len(engine.leftovers.mailboxes),
                 engine.received,
                 engine.conditions,
                 self._parts,

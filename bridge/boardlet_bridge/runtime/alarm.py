@@ -1,0 +1,51 @@
+"""Wakes: one timer of the loop for all boards, set to the earliest of what they asked for."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from boardlet_bridge.runtime.registry import Name
+
+CallAt = Callable[[float, Callable[[], None]], None]
+
+
+class Alarm:
+    """Calls `ring` with each name whose time has come; `call_at` is the loop's, `now` its clock in seconds."""
+
+    def __init__(
+        self,
+        call_at: Callable[[float, Callable[[], None]], None],
+        now: Callable[[], float],
+        ring: Callable[[Name], None],
+    ) -> None:
+        self._call_at, self._now, self._ring = call_at, now, ring
+        self._heap: list[tuple[float, Name]] = []
+        self._waiting: set[tuple[float, Name]] = set()
+        self._timer_at = float("inf")
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def at(self, when: float, name: Name) -> None:
+        """Ring for this name then, once however often it is asked: a ring that asks again must not multiply."""
+        wake = (when, name)
+        if wake in self._waiting:
+            return
+        self._waiting.add(wake)
+        heapq.heappush(self._heap, wake)
+        self._set()
+
+    def _set(self) -> None:
+        if self._heap and self._heap[0][0] < self._timer_at:
+            self._timer_at = self._heap[0][0]
+            self._call_at(self._timer_at, self._due)
+
+    def _due(self) -> None:
+        now = self._now()
+        self._timer_at = float("inf")
+        while self._heap and self._heap[0][0] <= now:
+            wake = heapq.heappop(self._heap)
+            self._waiting.discard(wake)
+            self._ring(wake[1])
+        self._set()
