@@ -19,6 +19,7 @@ from typing import Any, Final
 import aiohttp
 import yaml
 from aiohttp import web
+from boardlet_bridge.kube.client import severed
 from controlplane import ControlPlane
 from fakes.loop_thread import LoopThread
 from provision.process import free_port
@@ -142,6 +143,10 @@ class ApiProxy(LoopThread):
         async with self._session.request(
             request.method, self._upstream + str(url), data=await request.read() or None, headers=headers
         ) as answer:
+            return await self._passed(request, answer, kind)
+
+    async def _passed(self, request: web.Request, answer: aiohttp.ClientResponse, kind: str) -> web.StreamResponse:
+        with severed(answer):
             passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             if watch(request) and answer.status == 200:
                 return await self._stream(request, answer, passed, kind)

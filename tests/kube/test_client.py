@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -50,3 +51,19 @@ def test_the_last_value_can_go(plane: ControlPlane, cluster: Cluster) -> None:
         {"door": False},
         {"light": 1.5},
     ]
+
+
+def test_a_watch_that_is_left_leaves_nothing_open(plane: ControlPlane, cluster: Cluster) -> None:
+    """Its connection ends with it, even when the API server is too busy to answer TLS's good-bye."""
+
+    async def run() -> None:
+        async with KubeClient(connection.from_file(plane.kubeconfig())) as client:
+            await client.list_page("boards", 1)
+            async with client.watch_nothing("boards", cluster.namespace):
+                plane.pause()
+
+    try:
+        asyncio.run(run())
+        gc.collect()  # complains of what is open, and a complaint is an error
+    finally:
+        plane.resume()

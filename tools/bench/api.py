@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from boardlet_bridge.kube.client import severed
 from boardlet_bridge.kube.connection import from_file
 
 GROUP = "/apis/boardlet.dev/v1alpha1"
@@ -64,8 +65,9 @@ class Api:
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._session.get(f"{self._path}/boards?watch=true", timeout=timeout) as answer:
             started.set()
-            async for line in answer.content:
-                obj = json.loads(line)["object"]
-                for entry in [entry for entry in self._waiting if entry[0](obj)]:
-                    self._waiting.remove(entry)
-                    entry[1].set_result(loop.time())
+            with severed(answer):
+                async for line in answer.content:
+                    obj = json.loads(line)["object"]
+                    for entry in [entry for entry in self._waiting if entry[0](obj)]:
+                        self._waiting.remove(entry)
+                        entry[1].set_result(loop.time())

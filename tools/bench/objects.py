@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from boardlet_bridge.kube.client import GROUP
+from boardlet_bridge.kube.client import GROUP, severed
 from boardlet_bridge.kube.connection import from_file
 
 MODEL: Final = "fleet"
@@ -71,15 +71,18 @@ class Objects:
                     answer.raise_for_status()
                     await self.relist()
                     started.set()
-                    async for line in answer.content:
-                        event = json.loads(line)
-                        if event["type"] == "DELETED":
-                            self.seen.pop(event["object"]["metadata"]["name"], None)
-                            self._changed.set()
-                        else:
-                            self._take(event["object"])
+                    with severed(answer):
+                        async for line in answer.content:
+                            self._told(json.loads(line))
             except aiohttp.ClientError:
                 await asyncio.sleep(AGAIN_S)  # the API server is being restarted
+
+    def _told(self, event: Mapping[str, Any]) -> None:
+        if event["type"] == "DELETED":
+            self.seen.pop(event["object"]["metadata"]["name"], None)
+            self._changed.set()
+        else:
+            self._take(event["object"])
 
     async def relist(self) -> None:
         """Read all objects anew."""

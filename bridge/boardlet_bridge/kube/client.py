@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -118,7 +118,8 @@ class KubeClient:
             ) as answer:
                 if answer.status >= 300:
                     raise _error(answer.status, await answer.text(), None)
-                yield answer.content.iter_any()
+                with severed(answer):
+                    yield answer.content.iter_any()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
 
@@ -164,6 +165,20 @@ class KubeClient:
                 raise _error(answer.status, await answer.text(), answer.headers.get("Retry-After"))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
+
+
+@contextmanager
+def severed(answer: aiohttp.ClientResponse) -> Iterator[None]:
+    """Cut a stream's connection when the stream is left.
+
+    TLS would say good-bye first; a server that is slow to answer that keeps the connection open after its session, and
+    its loop, are gone.
+    """
+    try:
+        yield
+    finally:
+        if answer.connection is not None and answer.connection.transport is not None:
+            answer.connection.transport.abort()
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
