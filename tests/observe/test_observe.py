@@ -28,7 +28,7 @@ def families() -> dict[str, Metric]:
     metrics = Metrics()
     none: Counter[Any] = Counter()
     metrics.watch(
-        *(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0, {"s": 1}),
+        *(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0, {"s": 1}, {"wrongSeal": 1}),
         *(lambda: Counter({("Ready", "True", "Synced"): 1}) | none, lambda: {"broker": ""}),
         *(lambda: 1.0, lambda: 0.0, lambda: 0.0),
     )

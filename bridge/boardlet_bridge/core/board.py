@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from boardlet_wire.names import DESIRED, REPORTED, SESSION, WANT
 
+from boardlet_bridge.core import dropped
 from boardlet_bridge.core.codec import DIGEST_BYTES, UID_BYTES, MalformedError
 from boardlet_bridge.core.condition import Condition, Suspicion
 from boardlet_bridge.core.credential import FIRST_KEY_NUMBER, MAX_KEY_NUMBER, KeyRing
@@ -19,6 +20,7 @@ from boardlet_bridge.core.event import (
     BrokerDown,
     BrokerUp,
     ClaimSeen,
+    DroppedByBoard,
     Effect,
     Event,
     Message,
@@ -121,6 +123,7 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
         board.reported = dict(status.get("reported") or {})
     if first:
         board.told = recall(status)
+        dropped.recall(board, status)
     if first and board.recorded is not None:
         # And it says nothing of the board before it has read the broker and asked, or had the time to.
         board.hold_until = max(board.hold_until, now + board.limits.start_grace_s)
@@ -144,13 +147,19 @@ def _recorded(uid: bytes, desired: Mapping[str, Any] | None) -> Identity | None:
 
 
 def _suspect(board: Board, effects: list[Effect], now: float) -> None:
+    suspicion: Suspicion | None = None
     for effect in effects:
-        if isinstance(effect, Refused) and effect.cause in SUSPICIOUS:
-            board.suspicion = SUSPICIOUS[effect.cause]
-            board.suspicion_until = now + board.limits.suspicion_s
-            effects.append(Wake(board.suspicion_until))
-            board.settled = False
-            return
+        if isinstance(effect, Refused):
+            dropped.count(board, effect, now)
+            suspicion = suspicion or SUSPICIOUS.get(effect.cause)
+        elif isinstance(effect, DroppedByBoard) and effect.cause == "wrongSeal" and effect.in_same_boot:
+            suspicion = suspicion or "WrongSealAtBoard"
+    if suspicion:
+        board.suspicion = suspicion
+        board.suspicion_until = now + board.limits.suspicion_s
+        effects.append(Wake(board.suspicion_until))
+        board.settled = False
+        return
     if board.suspicion and now >= board.suspicion_until:
         board.suspicion = None
         board.settled = False

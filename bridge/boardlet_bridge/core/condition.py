@@ -29,7 +29,7 @@ Connection = Literal[
 ModelFault = Literal["ModelInvalid", "ModelNotFound", "Pending"]
 Refusal = Literal["Conflict", "Malformed", "ModelUnavailable", "Refused", "Reverted", "StorageFailed", "TooLarge"]
 Obstacle = ModelFault | Refusal | Literal["DuplicateBoardID", "Restored", "Revoked", "RevisionsExhausted", "Throttled"]
-Suspicion = Literal["Malformed", "RevokedKey", "WrongSeal"]
+Suspicion = Literal["Malformed", "RevokedKey", "WrongSeal", "WrongSealAtBoard"]
 Reason = (
     Connection
     | Obstacle

@@ -100,4 +100,14 @@ class Refused:
     detail: str = ""
 
 
-Effect = Publish | WriteStatus | SetFinalizer | Wake | Refused | Notice
+@dataclass(frozen=True, slots=True)
+class DroppedByBoard:
+    """The board says that it has dropped so many messages more, for this cause."""
+
+    cause: str
+    count: int
+    in_same_boot: bool
+    """Since its last word; else since it booted, when it may have been flashed with another key."""
+
+
+Effect = Publish | WriteStatus | SetFinalizer | Wake | Refused | DroppedByBoard | Notice

@@ -67,6 +67,8 @@ SUSPICIONS: Final[dict[Suspicion, str]] = {
     "itself, until it is flashed with a new key, or who has stolen the old one",
     "WrongSeal": "messages on this board's topics carry a wrong seal and are ignored: the board holds another key "
     "(flash it again), or somebody else speaks in its name",
+    "WrongSealAtBoard": "the board has dropped messages with a wrong seal since it last answered: somebody else speaks "
+    "to it in the bridge's name (status.droppedMessages counts them); find who may write its topics at the broker",
     "Malformed": "the board sends messages that are sealed rightly and cannot be understood; they are ignored: "
     "compare agent and bridge versions",
 }

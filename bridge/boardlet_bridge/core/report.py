@@ -13,6 +13,7 @@ from typing import Final
 
 from boardlet_wire.names import REPORTED, Operation, ReportKey
 
+from boardlet_bridge.core import dropped
 from boardlet_bridge.core.codec import Fields, MalformedError, check_revision
 from boardlet_bridge.core.desired import identity_of, reconcile
 from boardlet_bridge.core.event import Effect, Refused
@@ -38,6 +39,7 @@ class Report:
     refused: tuple[int, bytes, int] | None
     errors: Mapping[int, int]
     health: int | None
+    dropped: Mapping[str, int] | None
     values: Mapping[int, object]
 
 
@@ -62,6 +64,7 @@ def parse(fields: Fields) -> Report:
         refused=refusal_of(fields.array(ReportKey.REFUSED)) if ReportKey.REFUSED in fields else None,
         errors=errors,  # type: ignore[arg-type]
         health=fields.integer(ReportKey.HEALTH) if ReportKey.HEALTH in fields else None,
+        dropped=dropped.counts_of(fields) if ReportKey.COUNTERS in fields else None,
         values={index: value for index, value in fields.map.items() if 0 <= index <= MAX_INDEX},
     )
 
@@ -110,7 +113,8 @@ def _answered(board: Board, report: Report, now: float) -> list[Effect]:
     board.reported, board.board_errors, board.strange = {}, {}, {}
     board.answered_at, board.proof_by = now, inf
     _take(board, report)
-    return [*reconcile(board, now), *heard(board, now)]
+    said = [] if report.dropped is None else dropped.take(board, report.dropped)
+    return [*said, *reconcile(board, now), *heard(board, now)]
 
 
 def _take(board: Board, report: Report) -> None:

@@ -211,6 +211,10 @@ class Board:
     health: int = Health.RUNNING
     suspicion: Suspicion | None = None
     suspicion_until: float = 0.0
+    dropped_by_board: dict[str, int] | None = None  # since it booted, by its own word
+    dropped_in_boot: Scalar | None = None
+    dropped_by_bridge: dict[str, int] = field(default_factory=dict)
+    dropped_due: float = 0.0  # when a count may cost a status write again
 
     # What was last decided to be shown
     shown: tuple[Condition, ...] = ()

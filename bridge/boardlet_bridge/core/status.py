@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from boardlet_bridge.core import dropped
 from boardlet_bridge.core.condition import FALSE, TRUE, Condition, Reason, Status
 from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.state import Board
@@ -50,6 +51,8 @@ def snapshot(board: Board, previous: Mapping[str, Any], wall: str) -> dict[str, 
             {"property": name, "source": e.source, "reason": e.reason, "message": cut(e.message)}
             for name, e in list(errors.items())[:MAX_ERRORS]
         ]
+    if counts := dropped.shown(board, previous):
+        status["droppedMessages"] = counts
     status.update(_birth(board, previous))
     return status
 

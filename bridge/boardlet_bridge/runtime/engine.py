@@ -21,6 +21,7 @@ from boardlet_bridge.core.event import (
     BrokerDown,
     BrokerUp,
     ClaimSeen,
+    DroppedByBoard,
     Effect,
     Event,
     Message,
@@ -82,6 +83,8 @@ class Engine:
     leftovers: Leftovers = field(default_factory=Leftovers)
     received: Counter[str] = field(default_factory=Counter)
     """Messages of boards so far, by the letter of their topic."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """What boards say that they have dropped, by cause, since this bridge first heard each of them."""
     alarm: Alarm = field(init=False)
 
     def __post_init__(self) -> None:
@@ -253,6 +256,8 @@ class Engine:
                 self.outlet.set_finalizer(entry.object, present)
             case Notice():
                 self.outlet.tell(entry.object, effect)
+            case DroppedByBoard(cause=cause, count=count):
+                self.dropped[cause] += count
             case Refused(cause=cause, detail=detail):
                 self.outlet.refused(cause)
                 self._say_refused(entry, cause, detail)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from boardlet_bridge.core.dropped import BY_BOARD
+
+CAUSES: Final = tuple(BY_BOARD.values())
 
 
 class Received(Collector):
@@ -19,6 +24,20 @@ class Received(Collector):
         family = CounterMetricFamily("boardlet_messages", "Messages of boards, by their topic", labels=["topic"])
         for letter, count in self._counts.items():
             family.add_metric([letter], count)
+        yield family
+
+
+class DroppedByBoards(Collector):
+    """What boards have dropped, by cause, counted by the engine."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        said = "Messages that boards say they have dropped, by cause"
+        family = CounterMetricFamily("boardlet_dropped_by_boards", said, labels=["cause"])
+        for cause in CAUSES:
+            family.add_metric([cause], self._counts.get(cause, 0))
         yield family
 
 
@@ -90,6 +109,7 @@ class Metrics:
         pending: Callable[[], float],
         orphans: Callable[[], float],
         received: Mapping[str, int],
+        dropped: Mapping[str, int],
         conditions: Callable[[], Mapping[tuple[str, str, str], int]],
         parts: Callable[[], Mapping[str, str]],
         broker_up: Callable[[], float],
@@ -98,6 +118,7 @@ class Metrics:
     ) -> None:
         """Have these read whenever the metrics are scraped."""
         self.registry.register(Received(received))
+        self.registry.register(DroppedByBoards(dropped))
         self.registry.register(Conditions(conditions))
         self.registry.register(Parts(parts))
         self.boards.set_function(boards)

@@ -105,6 +105,7 @@ class Bridge:
                 lambda: self._writer.pending,
                 lambda: len(engine.leftovers.mailboxes),
                 engine.received,
+                engine.dropped,
                 engine.conditions,
                 self._parts,
                 lambda: self.session.up,
