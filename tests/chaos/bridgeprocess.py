@@ -20,6 +20,7 @@ from apiserver import ApiServer
 from boardlet_bridge.kube import finalizer as finalizer_module
 from boardlet_bridge.kube import resync as resync_module
 from boardlet_bridge.kube import status_writer as writer_module
+from boardlet_bridge.kube import store as store_module
 from boardlet_bridge.kube.client import ApiError, Unavailable
 from boardlet_bridge.mqtt import session as session_module
 from boardlet_bridge.mqtt.transport import ConnectionEnded, Transport
@@ -382,8 +383,8 @@ class Process:
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be written or answered."""
-        started = hasattr(self, "main") and hasattr(self.bridge, "_writer")
-        return started and not self.requests and not self.bridge._writer.pending
+        started = hasattr(self, "main") and hasattr(self.bridge.store, "_writer")
+        return started and not self.requests and not self.bridge.store.pending
 
     @property
     def ready(self) -> bool:
@@ -432,7 +433,7 @@ def doors(seed: int, wall: Callable[[], str], board_bucket: str) -> list[tuple[A
         token_bytes=lambda n: chance.getrandbits(8 * n).to_bytes(n, "big"),
     )
     connection = types.SimpleNamespace(
-        find=lambda *_: None, Connection=object, ConnectionInvalid=wiring.connection.ConnectionInvalid
+        find=lambda *_: None, Connection=object, ConnectionInvalid=store_module.connection.ConnectionInvalid
     )
     return [
         (session_module, "Transport", ModelTransport),
@@ -443,9 +444,9 @@ def doors(seed: int, wall: Callable[[], str], board_bucket: str) -> list[tuple[A
         (resync_module, "random", chance),
         (writer_module, "random", chance),
         (wiring, "secrets", secrets),
-        (wiring, "KubeClient", ModelClient),
-        (wiring, "Watch", ModelWatch),
-        (wiring, "BoardWatch", NoWatch),
-        (wiring, "connection", connection),
+        (store_module, "KubeClient", ModelClient),
+        (store_module, "Watch", ModelWatch),
+        (store_module, "BoardWatch", NoWatch),
+        (store_module, "connection", connection),
         (engine_module, "rfc3339", wall),
     ]

@@ -16,10 +16,12 @@ from typing import Any, Final
 
 import yaml
 
+from boardlet_bridge.core.store import StoreInvalid
+
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class ConnectionInvalid(Exception):
+class ConnectionInvalid(StoreInvalid):
     """The API server cannot be reached as it is described; the message says where the description is wrong."""
 
 

@@ -13,14 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import kopf
 
+from boardlet_bridge.core.store import Change
 from boardlet_bridge.kube.complaint import Complaint
 from boardlet_bridge.kube.connection import Connection
 
-Change = Literal["ADDED", "MODIFIED", "DELETED"]
 API: Final = ("boardlet.dev", "v1alpha1")
 BOARDS: Final = "boards"
 PAGE: Final = 500

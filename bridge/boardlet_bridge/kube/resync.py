@@ -12,9 +12,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from boardlet_bridge.core.store import Change
 from boardlet_bridge.kube.client import ApiError, Gone, KubeClient, NotFound, Throttled, Unavailable
 from boardlet_bridge.kube.complaint import Complaint
-from boardlet_bridge.kube.handlers import BOARDS, Change, WatchSink
+from boardlet_bridge.kube.handlers import BOARDS, WatchSink
 
 PAGE: Final = 100  # while a page is parsed, 10 ms, nobody's edit goes on
 MODELS: Final = "boardmodels"

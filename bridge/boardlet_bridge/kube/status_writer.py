@@ -15,11 +15,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from boardlet_bridge.core.store import Key
 from boardlet_bridge.kube.budget import Budget
 from boardlet_bridge.kube.client import ApiError, Conflict, NotFound, Rejected, Throttled
 from boardlet_bridge.kube.complaint import Complaint
-
-Key = tuple[str, str, str]  # plural, namespace, name
 
 IN_FLIGHT: Final = 8
 URGENT_IN_A_ROW: Final = 4  # then one calm write, so that a storm of conditions starves nobody's values

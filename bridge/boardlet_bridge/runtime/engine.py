@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from boardlet_wire.names import DESIRED, SESSION
@@ -36,11 +36,11 @@ from boardlet_bridge.core.event import (
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import model_snapshot, snapshot
+from boardlet_bridge.core.store import Change, Key
 from boardlet_bridge.runtime.alarm import Alarm
 from boardlet_bridge.runtime.leftover import Leftovers
 from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
 
-Change = Literal["ADDED", "MODIFIED", "DELETED"]
 BOARDS: Final = "boards"
 MODELS: Final = "boardmodels"
 RETAINED: Final = SESSION + DESIRED
@@ -55,7 +55,7 @@ class Outlet(Protocol):
     """What the engine needs of the world."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None: ...
-    def mark(self, key: tuple[str, str, str], urgent: bool) -> None: ...
+    def mark(self, key: Key, urgent: bool) -> None: ...
     def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None: ...
     def tell(self, obj: Mapping[str, Any], notice: Notice) -> None: ...
     def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
@@ -274,7 +274,7 @@ class Engine:
             self._step(entry, Tick())
 
     # For the status writer
-    def snapshot(self, key: tuple[str, str, str]) -> dict[str, Any] | None:
+    def snapshot(self, key: Key) -> dict[str, Any] | None:
         """The body of the status write that is due for a key now; None where nothing has to be written."""
         kind, name = key[0], (key[1], key[2])
         entry = None
@@ -296,7 +296,7 @@ class Engine:
         title = "BoardModel" if kind == MODELS else "Board"
         return {"apiVersion": "boardlet.dev/v1alpha1", "kind": title, "metadata": kept, "status": status}
 
-    def written(self, key: tuple[str, str, str], obj: Mapping[str, Any]) -> None:
+    def written(self, key: Key, obj: Mapping[str, Any]) -> None:
         """The object as the API server answered it after a write, or as it is where the write came too late."""
         if key[0] == MODELS:
             self.on_model("MODIFIED", obj)

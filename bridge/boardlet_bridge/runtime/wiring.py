@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -18,15 +18,8 @@ import structlog
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
-from boardlet_bridge.kube import connection
-from boardlet_bridge.kube.board_watch import BoardWatch
-from boardlet_bridge.kube.budget import Budget
-from boardlet_bridge.kube.client import KubeClient
-from boardlet_bridge.kube.finalizer import Finalizers
-from boardlet_bridge.kube.handlers import Change, Watch
-from boardlet_bridge.kube.notice import NoticeWriter
-from boardlet_bridge.kube.resync import Resync
-from boardlet_bridge.kube.status_writer import Key, StatusWriter
+from boardlet_bridge.core.store import Key, Store, StoreInvalid
+from boardlet_bridge.kube.store import KubeSettings, KubeStore
 from boardlet_bridge.mqtt.session import MqttSession, MqttSettings
 from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
 from boardlet_bridge.runtime.engine import Engine
@@ -59,50 +52,21 @@ class Bridge:
         self.credentials = Credentials(credentials, ring.broker_password) if credentials.on else None
         self.waiting = "has not been asked yet"
         self._named: set[str] = set()
-        self._writer: StatusWriter
-        self._finalizers: Finalizers
-        self._notices: NoticeWriter
-        self._resync: Resync | None = None
-        self._watches: Sequence[BoardWatch | Watch] = ()
+        self.store: Store = _store(settings, self.engine, self.metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; raises ConfigurationError."""
-        settings = self.settings
         self._loop = asyncio.get_running_loop()
-        try:
-            described = connection.find(settings.kubeconfig, settings.context)
-        except connection.ConnectionInvalid as error:
-            raise ConfigurationError(str(error)) from error
         async with AsyncExitStack() as stack:
             try:
-                client = await stack.enter_async_context(KubeClient(described))
-            except connection.ConnectionInvalid as error:
+                await self.store.open(stack)
+            except StoreInvalid as error:
                 raise ConfigurationError(str(error)) from error
-            budget = Budget(settings.status_writes_per_s, settings.status_burst)
-            self._finalizers = Finalizers(client, lambda obj: self.engine.on_board("MODIFIED", obj), budget)
-            stack.push_async_callback(self._finalizers.stop)
-            self._writer = StatusWriter(
-                client,
-                self.engine.snapshot,
-                self.engine.written,
-                interval_s=settings.status_interval_s,
-                budget=budget,
-                observe=lambda outcome: self.metrics.writes.labels(outcome).inc(),
-                doubt=self.doubt,
-            )
-            self._notices = NoticeWriter(
-                client,
-                per_s=settings.events_per_s,
-                burst=settings.events_burst,
-                board_burst=settings.board_events_burst,
-                board_interval_s=settings.board_event_interval_s,
-                observe=lambda outcome: self.metrics.events.labels(outcome).inc(),
-            )
             engine = self.engine
             self.metrics.watch(
                 lambda: len(engine.entries),
                 lambda: engine.connected,
-                lambda: self._writer.pending,
+                lambda: self.store.pending,
                 lambda: len(engine.leftovers.mailboxes),
                 engine.received,
                 engine.dropped,
@@ -113,7 +77,7 @@ class Bridge:
                 lambda: self.session.waiting,
             )
             await self._serve_health(stack)
-            await self._serve(stack, client, described, stop)
+            await self._serve(stack, stop)
 
     async def _serve_health(self, stack: AsyncExitStack) -> None:
         settings = self.settings
@@ -125,13 +89,10 @@ class Bridge:
                 raise ConfigurationError(f"http_port {settings.http_port}: {error}") from error
             stack.push_async_callback(health.stop)
 
-    async def _serve(
-        self, stack: AsyncExitStack, client: KubeClient, described: connection.Connection, stop: asyncio.Event
-    ) -> None:
-        engine, settings = self.engine, self.settings
-        resync = self._resync = Resync(client, self, settings.namespaces, engine.board_versions, engine.model_versions)
+    async def _serve(self, stack: AsyncExitStack, stop: asyncio.Event) -> None:
+        engine = self.engine
         stopped = asyncio.create_task(stop.wait())
-        listing = asyncio.create_task(resync.first(self._wait_for))
+        listing = asyncio.create_task(self.store.first(self._wait_for))
         await asyncio.wait({stopped, listing}, return_when=asyncio.FIRST_COMPLETED)
         if not listing.done():
             listing.cancel()
@@ -140,19 +101,7 @@ class Bridge:
         self.waiting = ""
         engine.on_listed()
         log.info("listed the objects", boards=len(engine.entries), models=len(engine.models.objects))
-        boards = BoardWatch(client, resync, settings.namespaces, self)
-        watch = Watch(described, settings.namespaces, self)
-        self._watches = [boards, watch]
-        watch.start()
-        stack.push_async_callback(watch.stop)
-        works = {
-            "boards": boards.run(),
-            "writer": self._writer.run(),
-            "notices": self._notices.run(),
-            "resync": resync.run(settings.resync_s),
-            "guard": resync.guard(),
-            "mqtt": self.session.run(),
-        }
+        works: dict[str, Any] = {**self.store.serve(stack), "mqtt": self.session.run()}
         if self.credentials is not None:
             works["credentials"] = self.credentials.run()
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
@@ -166,36 +115,23 @@ class Bridge:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._writer.drain(DRAIN_S)
-
-    # The cluster's sink
-    def on_board(self, change: Change, obj: Mapping[str, Any]) -> None:
-        self.engine.on_board(change, obj)
-
-    def on_model(self, change: Change, obj: Mapping[str, Any]) -> None:
-        self.engine.on_model(change, obj)
-
-    def on_rewound(self) -> None:
-        self.engine.on_rewound()
-        for watch in self._watches:
-            watch.restart()
+            await self.store.drain(DRAIN_S)
 
     # The engine's outlet
     def doubt(self) -> None:
-        if self._resync is not None:
-            self._resync.soon()
+        self.store.doubt()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.session.publish(topic, payload, retain=retain)
 
     def mark(self, key: Key, urgent: bool) -> None:
-        self._writer.mark(key, urgent)
+        self.store.mark(key, urgent)
 
     def set_finalizer(self, obj: Mapping[str, Any], present: bool) -> None:
-        self._finalizers.want(obj, present)
+        self.store.set_finalizer(obj, present)
 
     def tell(self, obj: Mapping[str, Any], notice: Notice) -> None:
-        self._notices.tell(obj, notice)
+        self.store.tell(obj, notice)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         self._loop.call_at(when, callback)
@@ -228,12 +164,12 @@ class Bridge:
         self.waiting = reason
 
     def _parts(self) -> dict[str, str]:
-        away = self._resync.away if self._resync else ""
+        parts = dict(self.store.parts())
+        if self.waiting:
+            parts[next(iter(parts))] = self.waiting  # of a store's parts the first is the store itself
         return {
-            "cluster": self.waiting or away,
+            **parts,
             "broker": "" if self.session.up else self.engine.broker_reason or "not connected yet",
-            "statuses": self._writer.why,
-            "finalizers": self._finalizers.why,
             "credentials": self.credentials.why if self.credentials else "",
         }
 
@@ -249,6 +185,32 @@ def read_root_key(path: Path) -> bytes:
     if len(key) != ROOT_KEY_BYTES:
         raise ConfigurationError(f"root key {path}: must be {2 * ROOT_KEY_BYTES} hex digits, has {2 * len(key)}")
     return key
+
+
+def _store(settings: Settings, engine: Engine, metrics: Metrics) -> Store:
+    def wrote(outcome: str) -> None:
+        metrics.writes.labels(outcome).inc()
+
+    def noticed(outcome: str) -> None:
+        metrics.events.labels(outcome).inc()
+
+    return KubeStore(_kube(settings), engine, wrote, noticed)
+
+
+def _kube(settings: Settings) -> KubeSettings:
+    return KubeSettings(
+        kubeconfig=settings.kubeconfig,
+        context=settings.context,
+        namespaces=settings.namespaces,
+        status_interval_s=settings.status_interval_s,
+        status_writes_per_s=settings.status_writes_per_s,
+        status_burst=settings.status_burst,
+        resync_s=settings.resync_s,
+        events_per_s=settings.events_per_s,
+        events_burst=settings.events_burst,
+        board_events_burst=settings.board_events_burst,
+        board_event_interval_s=settings.board_event_interval_s,
+    )
 
 
 def _limits(settings: Settings) -> Limits:
