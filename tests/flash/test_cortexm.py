@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from boardimage import image
+from boardlet_bridge.core.root_key import only
 from boardlet_cli import flash
 from boardlet_cli.device import Device
 from boardlet_cli.flash import Plan
@@ -20,7 +21,7 @@ from provision.missing import Missing
 from virtualboard.cortexm import CortexMBoard, firmware
 
 BOARD_ID = "k7m2q9xa"
-ORDER = Order(None, "g1", "greenhouse", "10.0.0.5", 1883, secrets.token_bytes(32), BOARD_ID)
+ORDER = Order(None, "g1", "greenhouse", "10.0.0.5", 1883, only(secrets.token_bytes(32)), BOARD_ID)
 
 
 def powered(frozen: bool) -> Iterator[CortexMBoard]:

@@ -12,6 +12,7 @@ from functools import cache
 import pytest
 from boardimage import Image
 from boardimage import image as made
+from boardlet_bridge.core.root_key import only
 from boardlet_cli import flash
 from boardlet_cli.device import Device, DeviceError
 from boardlet_cli.flash import Plan
@@ -56,7 +57,7 @@ def order(board: PtyBoard, listener: socket.socket) -> Order:
     except Missing as missing:
         pytest.skip(str(missing))
     port = listener.getsockname()[1]
-    return Order(board.port, "g1", "greenhouse", "127.0.0.1", port, secrets.token_bytes(32), BOARD_ID)
+    return Order(board.port, "g1", "greenhouse", "127.0.0.1", port, only(secrets.token_bytes(32)), BOARD_ID)
 
 
 def carry_out(order: Order) -> Plan:
@@ -90,7 +91,7 @@ def test_a_flashed_board_boots_and_calls_its_broker(board: PtyBoard, order: Orde
     with listener.accept()[0] as connection:
         connection.settimeout(10)
         said = connection.recv(1024)
-    key = board_key(order.root_key, BOARD_ID, 1)
+    key = board_key(order.root_keys[0].key, BOARD_ID, 1)
     assert said[0] == 0x10, "an MQTT CONNECT"
     assert BOARD_ID.encode() in said
     assert seal.half_key(key, seal.PASSWORD).hex()[:32].encode() in said
@@ -104,7 +105,7 @@ def test_what_is_written(board: PtyBoard, order: Order) -> None:
         flash.write(plan, device, lambda path, written: None)
         found = on_flash(board)
     assert {path: content for path, content in found.items() if path != "config.json"} == image()
-    root = order.root_key
+    root = order.root_keys[0].key
     assert json.loads(found["config.json"]) == {
         "id": BOARD_ID,
         "key": board_key(root, BOARD_ID, 1).hex(),

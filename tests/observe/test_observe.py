@@ -29,7 +29,7 @@ def families() -> dict[str, Metric]:
     none: Counter[Any] = Counter()
     metrics.watch(
         *(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0, {"s": 1}, {"wrongSeal": 1}),
-        *(lambda: Counter({("Ready", "True", "Synced"): 1}) | none, lambda: {"broker": ""}),
+        *(lambda: Counter({("Ready", "True", "Synced"): 1}) | none, lambda: {1: 1}, lambda: {"broker": ""}),
         *(lambda: 1.0, lambda: 0.0, lambda: 0.0),
     )
     return {f.name + ("_total" if f.type == "counter" else ""): f for f in metrics.registry.collect()}

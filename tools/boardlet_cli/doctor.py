@@ -118,7 +118,8 @@ def _images() -> Iterator[Finding]:
 
 def _secrets(settings: SiteFile, cluster: Cluster) -> Iterator[Finding]:
     try:
-        yield Finding(f"root key {sitefile.fingerprint(settings.root_key(cluster))}")
+        for root in settings.root_keys(cluster):
+            yield Finding(f"root key {sitefile.fingerprint(root.key)}, for key numbers from {root.first}")
         settings.wifi_password(cluster)
     except SiteError as error:
         yield Finding("secrets of the site", str(error))

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from boardimage import Image, image
 from boardimage.agent import FIRMWARE, MAIN
+from boardlet_bridge.core.root_key import RootKeyInvalid, RootKeys, serving
 from boardlet_wire import seal
 from boardlet_wire.keys import board_key
 
@@ -64,9 +65,10 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
         free, need = info.free_bytes // 1024, needed // 1024
         raise FlashFailed(f"{device.port} has {free} KiB free, {need} are needed: remove files from it with mpremote")
     wifi = list(order.wifi) if order.wifi else identity.existing.get("wifi")
+    root = serving(order.root_keys, identity.key_number)
     config = {
         "id": identity.board_id,
-        "key": board_key(order.root_key, identity.board_id, identity.key_number).hex(),
+        "key": board_key(root.key, identity.board_id, identity.key_number).hex(),
         "key_number": identity.key_number,
         "host": order.broker_host,
         "port": order.broker_port,
@@ -96,10 +98,13 @@ def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> N
         device.put(CONFIG, what.config)
 
 
-def broker_password(root_key: bytes, board_id: str, key_number: int) -> str:
+def broker_password(root_keys: RootKeys, board_id: str, key_number: int) -> str:
     """What a board with this id shows the broker: 32 hex digits (PROTOCOL.md section 4). Raises FlashFailed."""
     checked_id("the command line", board_id)
-    key = board_key(root_key, board_id, key_number)
+    try:
+        key = board_key(serving(root_keys, key_number).key, board_id, key_number)
+    except RootKeyInvalid as error:
+        raise FlashFailed(str(error)) from error
     return seal.half_key(key, seal.PASSWORD).hex()[:32]
 
 

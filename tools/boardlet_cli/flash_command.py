@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from boardlet_bridge.core.root_key import RootKeys
 
 from boardlet_cli import fleet, sitefile
 from boardlet_cli.cluster import Cluster, of_user
@@ -104,7 +105,7 @@ def flash(
         name,
         model or (settings.model if settings else "greenhouse"),
         *_broker(broker, settings),
-        root_key=_root_key(root_key, settings, cluster),
+        root_keys=_root_keys(root_key, settings, cluster),
         board_id=board_id,
         wifi=_wifi(wifi, wifi_password_file, settings, cluster),
         image=image,
@@ -139,12 +140,12 @@ def _broker(chosen: str | None, settings: SiteFile | None) -> tuple[str, int]:
         raise typer.BadParameter(str(error), param_hint="--broker") from error
 
 
-def _root_key(chosen: Path | None, settings: SiteFile | None, cluster: Cluster) -> bytes:
+def _root_keys(chosen: Path | None, settings: SiteFile | None, cluster: Cluster) -> RootKeys:
     if chosen is not None:
-        return sitefile.key_of(chosen)
+        return sitefile.keys_of(chosen)
     if settings is None:
         raise typer.BadParameter(NEEDED, param_hint="--root-key")
-    return settings.root_key(cluster)
+    return settings.root_keys(cluster)
 
 
 def _wifi(

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from boardlet_bridge.core.root_key import FIRST_KEY_NUMBER
+
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.order import FlashFailed, Order
 
@@ -43,7 +45,12 @@ def identify(order: Order, existing: Mapping[str, Any], cluster: Cluster | None)
     board_id = _identity(order, existing, found)
     if cluster and not found:
         _may_be_created(order, board_id, cluster)
-    return Identity(board_id, not found, existing, _key_number(order, found) if found else order.key_number)
+    number = _key_number(order, found) if found else _first_number(order)
+    return Identity(board_id, not found, existing, number)
+
+
+def _first_number(order: Order) -> int:
+    return order.key_number or order.root_keys[0].first
 
 
 def _key_number(order: Order, found: Mapping[str, Any]) -> int:
@@ -52,8 +59,13 @@ def _key_number(order: Order, found: Mapping[str, Any]) -> int:
     wanted, revoked = int(credential.get("keyNumber", 1)), int(credential.get("revokedKeyNumber", 0))
     proven = int((found.get("status") or {}).get("board", {}).get("keyNumber", 0))
     for number in (proven, wanted):
-        if number > revoked:
+        if number > max(revoked, order.root_keys[-1].first - 1):
             return number
+    if max(proven, wanted) > revoked:
+        raise FlashFailed(
+            f"the root key of Board {order.name}'s key has been removed: raise its spec.credential.keyNumber to "
+            f"{order.root_keys[0].first} first"
+        )
     raise FlashFailed(
         f"all keys of Board {order.name} are revoked: raise its spec.credential.keyNumber to {revoked + 1} first"
     )
@@ -118,12 +130,11 @@ def _may_be_created(order: Order, board_id: str, cluster: Cluster) -> None:
 
 
 def _board(order: Order, board_id: str) -> str:
-    body = {
-        "apiVersion": "boardlet.dev/v1alpha1",
-        "kind": "Board",
-        "metadata": {"name": order.name},
-        "spec": {"boardID": board_id, "modelRef": {"name": order.model}},
-    }
+    spec: dict[str, object] = {"boardID": board_id, "modelRef": {"name": order.model}}
+    if (number := _first_number(order)) > FIRST_KEY_NUMBER:
+        spec["credential"] = {"keyNumber": number, "revokedKeyNumber": number - 1}
+    metadata = {"name": order.name}
+    body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": metadata, "spec": spec}
     return json.dumps(body)
 
 

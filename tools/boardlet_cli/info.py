@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import typer
 from boardimage import image
+from boardlet_bridge.core.root_key import RootKeyInvalid, RootKeys, serving
 from boardlet_wire.keys import board_key
 from chips import ports
 
@@ -33,7 +34,7 @@ def info(
 ) -> None:
     """Look at a board, let it run on, and look at its object; exit code 1 if something is not as it should be."""
     settings = sitefile.find(site)
-    key = sitefile.key_of(root_key) if root_key else None
+    keys = sitefile.keys_of(root_key) if root_key else None
     problems: list[str] = []
     with ExitStack() as stack:
         place = ports.choose(port)
@@ -45,8 +46,8 @@ def info(
         problems.append(f"it has no MicroPython that can run the agent: boardlet flash {place.path} --name NAME")
     if held:
         cluster = of_site(settings, context, namespace)
-        key = key or _site_key(settings, cluster, problems)
-        _of_object(cluster, held, key, facts, problems)
+        keys = keys or _site_keys(settings, cluster, problems)
+        _of_object(cluster, held, keys, facts, problems)
     if as_json:
         print(json.dumps({**facts, "problems": problems}))
     else:
@@ -86,23 +87,27 @@ def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dic
     return held
 
 
-def _site_key(settings: sitefile.SiteFile | None, cluster: Cluster, problems: list[str]) -> bytes | None:
+def _site_keys(settings: sitefile.SiteFile | None, cluster: Cluster, problems: list[str]) -> RootKeys | None:
     try:
-        return settings.root_key(cluster) if settings else None
+        return settings.root_keys(cluster) if settings else None
     except sitefile.SiteError as error:
         problems.append(str(error))
         return None
 
 
 def _of_object(
-    cluster: Cluster, held: dict[str, Any], key: bytes | None, facts: dict[str, Any], problems: list[str]
+    cluster: Cluster, held: dict[str, Any], keys: RootKeys | None, facts: dict[str, Any], problems: list[str]
 ) -> None:
     board_id = str(held.get("id"))
-    if key is not None:
-        right = board_key(key, board_id, int(held.get("key_number", 1))).hex()
+    if keys is not None:
         facts["key"] = f"number {held.get('key_number')}"
-        if not hmac.compare_digest(right, str(held.get("key"))):
-            problems.append("its key is not of this site's root key: flash it again with the right one")
+        try:
+            number = int(held.get("key_number", 1))
+            right = board_key(serving(keys, number).key, board_id, number).hex()
+            if not hmac.compare_digest(right, str(held.get("key"))):
+                problems.append("its key is not of this site's root key: flash it again with the right one")
+        except RootKeyInvalid as error:
+            problems.append(f"{error}, and flash it")
     try:
         found = json.loads(
             cluster.run("get", "boards", "-o", "json", f"--field-selector=spec.boardID={board_id}").stdout

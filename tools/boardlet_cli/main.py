@@ -19,7 +19,7 @@ from boardlet_cli.cluster import KubectlFailed
 from boardlet_cli.device import DeviceError
 from boardlet_cli.flash import broker_password
 from boardlet_cli.order import FlashFailed
-from boardlet_cli.sitefile import SiteError, key_of
+from boardlet_cli.sitefile import SiteError, keys_of
 from boardlet_cli.up import StepFailed
 from boardlet_cli.up import up as run_up
 
@@ -102,7 +102,7 @@ def password(
     key_number: Annotated[int, typer.Option(help="Number of the key that the board holds.", min=0, max=2**31 - 1)] = 1,
 ) -> None:
     """Print the password that a board shows the broker, for the broker's list of users."""
-    print(broker_password(key_of(root_key), board_id, key_number))
+    print(broker_password(keys_of(root_key), board_id, key_number))
 
 
 FAILURES = (StepFailed, KubectlFailed, BuildFailed, Died, NotReady, DeviceError, FlashFailed, ChipError, SiteError)

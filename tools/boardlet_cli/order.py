@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from boardlet_bridge.core.root_key import RootKeys
+
 
 class FlashFailed(Exception):
     """The board could not be flashed; the message says the cause and the next step, `code` is to be the exit code."""
@@ -28,9 +30,10 @@ class Order:
     model: str
     broker_host: str
     broker_port: int
-    root_key: bytes = field(repr=False)
+    root_keys: RootKeys = field(repr=False)
     board_id: str | None = None
-    key_number: int = 1
+    key_number: int | None = None
+    """Of the key that a new Board gets; None: the first that follows from the newest root key."""
     wifi: tuple[str, str] | None = field(default=None, repr=False)
     image: str | None = None
     """A file, or the name of one that is pinned: put it on the chip whatever runs there."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from boardlet_bridge.core.root_key import FIRST_KEY_NUMBER, RootKeys
 
 from boardlet_cli import sitefile
 from boardlet_cli.cluster import KubectlFailed, of_user
@@ -47,7 +48,7 @@ def init(
     if secret is not None and secret.count("/") != 1:
         raise typer.BadParameter("must be NAMESPACE/NAME", param_hint="--secret")
     sitefile.address(broker, "--broker")
-    key = sitefile.key_of(root_key).hex() if root_key else sitefile.new_key()
+    key = _one(sitefile.keys_of(root_key), root_key) if root_key else sitefile.new_key()
     password = _password(wifi, wifi_password_file)
     files = {} if secret else _keep_in_files(file.parent, key, password, root_key)
     if secret:
@@ -70,7 +71,7 @@ def show(
     cluster = of_user(found.context, found.namespace)
     facts = {"file": str(found.path), "broker": found.broker, "model": found.model, "namespace": found.namespace}
     facts |= {"context": found.context, "wifi": found.wifi, "secret": found.secret}
-    facts["rootKey"] = sitefile.fingerprint(found.root_key(cluster))
+    facts["rootKey"] = ", ".join(sitefile.fingerprint(root.key) for root in found.root_keys(cluster))
     facts["wifiPassword"] = "set" if found.wifi and found.wifi_password(cluster) else None
     if as_json:
         print(json.dumps(facts))
@@ -96,6 +97,12 @@ def _password(wifi: str | None, file: Path | None) -> str | None:
         raise typer.BadParameter("is needed where nobody can be asked", param_hint="--wifi-password-file")
     asked: str = typer.prompt(f"password of {wifi} (none for an open network)", default="", hide_input=True)
     return asked
+
+
+def _one(keys: RootKeys, file: Path) -> str:
+    if len(keys) > 1 or keys[0].first != FIRST_KEY_NUMBER:
+        raise SiteError(f"{file} has key numbers: name it in {sitefile.NAME} as rootKeyFile, or in the Secret, by hand")
+    return keys[0].key.hex()
 
 
 def _keep_in_files(folder: Path, key: str, password: str | None, given: Path | None) -> dict[str, str]:

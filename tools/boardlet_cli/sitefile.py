@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import yaml
+from boardlet_bridge.core.root_key import KEY_BYTES, RootKeyInvalid, RootKeys, parse
 
 from boardlet_cli.cluster import Cluster, KubectlFailed
 
@@ -28,7 +29,6 @@ NAME: Final = "site.yaml"
 MQTT_PORT: Final = 1883
 ROOT_KEY: Final = "root.key"
 WIFI_PASSWORD: Final = "wifi-password"  # noqa: S105 - its name, not itself
-KEY_BYTES: Final = 32
 
 
 class SiteError(Exception):
@@ -55,12 +55,12 @@ class SiteFile:
     path: Path = Path(NAME)
     """Where it was read."""
 
-    def root_key(self, cluster: Cluster) -> bytes:
-        """The site's root key; raises SiteError."""
+    def root_keys(self, cluster: Cluster) -> RootKeys:
+        """The site's root keys, the newest first; raises SiteError."""
         if self.root_key_file:
-            return key_of(self.path.parent / self.root_key_file)
+            return keys_of(self.path.parent / self.root_key_file)
         if self.secret:
-            return _key(self._from_secret(cluster)[ROOT_KEY].decode(errors="replace"), f"{ROOT_KEY} of {self.secret}")
+            return _keys(self._from_secret(cluster)[ROOT_KEY].decode(errors="replace"), f"{ROOT_KEY} of {self.secret}")
         raise SiteError(f"{self.path} names neither rootKeyFile nor secret: add one, or say --root-key")
 
     def wifi_password(self, cluster: Cluster) -> str:
@@ -145,9 +145,9 @@ def address(broker: str, whose: str) -> tuple[str, int]:
     return host, number
 
 
-def key_of(path: Path) -> bytes:
-    """The root key in a file; raises SiteError."""
-    return _key(text_of(path), str(path))
+def keys_of(path: Path) -> RootKeys:
+    """The root keys in a file, the newest first; raises SiteError."""
+    return _keys(text_of(path), str(path))
 
 
 def text_of(path: Path) -> str:
@@ -183,11 +183,8 @@ def secret_object(name: str, namespace: str, values: Mapping[str, str]) -> dict[
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(values)}
 
 
-def _key(text: str, whose: str) -> bytes:
+def _keys(text: str, whose: str) -> RootKeys:
     try:
-        key = bytes.fromhex(text.strip())
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise SiteError(f"{whose}: must be 64 hex digits; `boardlet site init` makes a new site's key")
-    return key
+        return parse(text)
+    except RootKeyInvalid as error:
+        raise SiteError(f"{whose}: {error}; `boardlet site init` makes a new site's key") from error

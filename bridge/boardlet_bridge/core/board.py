@@ -14,7 +14,7 @@ from boardlet_wire.names import DESIRED, REPORTED, SESSION, WANT
 from boardlet_bridge.core import dropped
 from boardlet_bridge.core.codec import DIGEST_BYTES, UID_BYTES, MalformedError
 from boardlet_bridge.core.condition import Condition, Suspicion
-from boardlet_bridge.core.credential import FIRST_KEY_NUMBER, MAX_KEY_NUMBER, KeyRing
+from boardlet_bridge.core.credential import MAX_KEY_NUMBER, KeyRing
 from boardlet_bridge.core.desired import read_mailbox, reconcile
 from boardlet_bridge.core.event import (
     BrokerDown,
@@ -51,10 +51,10 @@ PASSING: Final = ("Pending", "Asking", "Waiting")  # reasons of Synced that may 
 
 def new_board(board_id: str, ring: KeyRing, limits: Limits, obj: Mapping[str, Any] | None = None) -> Board:
     """The state of a Board that has just been met; its object says which key it holds."""
-    board = Board(ring.board(board_id), ring, limits, spec=(obj or {}).get("spec") or {})
+    board = Board(ring.board(board_id, ring.lowest), ring, limits, spec=(obj or {}).get("spec") or {})
     said = (((obj or {}).get("status") or {}).get("board") or {}).get("keyNumber")
     board.proven_key = said if type(said) is int and 0 < said <= MAX_KEY_NUMBER else 0
-    if board.key_number > FIRST_KEY_NUMBER:
+    if board.key_number > ring.lowest:
         board.keys = ring.board(board_id, board.key_number)
     return board
 

@@ -1,4 +1,4 @@
-"""Keys: one root key a site, from which every board's key follows, so that the cluster holds no Secret per board.
+"""Keys: one root key a site (two while it is replaced), from which every board's key follows: no Secret per board.
 
 Source: PROTOCOL.md section 4. Keys are derived when a board is first met and kept with it; deriving costs three HMACs.
 """
@@ -12,8 +12,9 @@ from boardlet_wire import seal
 from boardlet_wire.names import EPOCH_SEALED
 from boardlet_wire.topic import topic
 
-FIRST_KEY_NUMBER = 1
-MAX_KEY_NUMBER = 2**31 - 1
+from boardlet_bridge.core.root_key import FIRST_KEY_NUMBER, MAX_KEY_NUMBER, RootKey, RootKeys, serving
+
+__all__ = ["FIRST_KEY_NUMBER", "MAX_KEY_NUMBER", "BoardKeys", "KeyRing", "mac"]
 
 
 def mac(key: bytes, *parts: bytes | memoryview) -> bytes:
@@ -64,8 +65,27 @@ class KeyRing:
 
     root: bytes = field(repr=False)
     salt: bytes = field(repr=False)
+    first: int = FIRST_KEY_NUMBER
+    """The lowest key number that follows from `root`."""
+    older: RootKeys = ()
+    """What `root` replaces: boards keep their keys of it until they get one of `root`."""
+
+    @classmethod
+    def of(cls, keys: RootKeys, salt: bytes) -> KeyRing:
+        return cls(keys[0].key, salt, keys[0].first, keys[1:])
+
+    @property
+    def roots(self) -> RootKeys:
+        """All root keys, the newest first."""
+        return (RootKey(self.first, self.root), *self.older)
+
+    @property
+    def lowest(self) -> int:
+        """The lowest key number that there is a root key for."""
+        return self.older[-1].first if self.older else self.first
 
     def board(self, board_id: str, number: int = FIRST_KEY_NUMBER) -> BoardKeys:
+        """The board's keys of this number; raises RootKeyInvalid for one below `lowest`."""
         key = self._board_key(board_id, number)
         return BoardKeys(board_id, number, mac(key, seal.DOWN), mac(key, seal.UP), topic(board_id, ""))
 
@@ -78,4 +98,5 @@ class KeyRing:
         return mac(self.salt, board_id.encode(), b"\x00", count.to_bytes(8, "big"))[:8]
 
     def _board_key(self, board_id: str, number: int) -> bytes:
-        return mac(self.root, b"boardlet/1\x00", board_id.encode(), b"\x00", number.to_bytes(4, "big"))
+        root = serving(self.roots, number).key
+        return mac(root, b"boardlet/1\x00", board_id.encode(), b"\x00", number.to_bytes(4, "big"))

@@ -54,7 +54,7 @@ def open_session(board: Board, payload: bytes) -> memoryview | None:
 def former(board: Board, payload: bytes) -> memoryview | None:
     """The body of an `s` that is rightly sealed under a number which is not accepted any more, else None."""
     number = claimed(payload)
-    if not 0 < number <= board.lowest_key:
+    if not board.ring.lowest <= number <= board.lowest_key:
         return None
     return board.ring.board(board.keys.board_id, number).open(SESSION, payload, b"")
 

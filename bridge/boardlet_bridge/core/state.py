@@ -19,6 +19,7 @@ from boardlet_bridge.core.condition import Condition, Connection, Fault, ModelFa
 from boardlet_bridge.core.credential import BoardKeys, KeyRing
 from boardlet_bridge.core.model import Model
 from boardlet_bridge.core.notice import Told
+from boardlet_bridge.core.root_key import serving
 from boardlet_bridge.core.value import Value
 
 # A board that has not said its receive limit yet is taken to have the smallest one of PROTOCOL.md's agents.
@@ -237,8 +238,22 @@ class Board:
 
     @property
     def revoked_key(self) -> int:
-        """Keys of this number and below are never accepted again."""
+        """Keys of this number and below are not accepted: the object revokes them, or their root key was removed."""
+        return max(self.revoked_by_object, self.ring.lowest - 1)
+
+    @property
+    def revoked_by_object(self) -> int:
         return int((self.spec.get("credential") or {}).get("revokedKeyNumber") or 0)
+
+    @property
+    def rootless(self) -> bool:
+        """Whether the board is shut out because the root key of its key was removed, and for nothing else."""
+        return not self.key_number and max(self.proven_key, self.wanted_key) > self.revoked_by_object
+
+    @property
+    def root_number(self) -> int:
+        """The first key number of the root key that the board's key follows from; 0: it has none."""
+        return serving(self.ring.roots, self.key_number).first if self.key_number else 0
 
     @property
     def lowest_key(self) -> int:

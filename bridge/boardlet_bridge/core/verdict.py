@@ -43,7 +43,24 @@ def _connected(board: Board) -> Condition:
         )
     if board.asleep and board.sleep is not None:
         status, message = TRUE, f"the board sleeps between its turns; it is late after {board.sleep.allowed_s} s"
+    if board.link is Link.REVOKED:
+        message = _revoked_message(board)
+    elif board.present and board.keys.number < board.ring.first:
+        message += (
+            f". Its key, number {board.keys.number}, follows from a root key that is being replaced: give it number "
+            f"{board.ring.first} (docs/operations.md, Root key)"
+        )
     return _condition(board, "Connected", status, board.link.reason, message + detail)
+
+
+def _revoked_message(board: Board) -> str:
+    if not board.rootless:
+        return REVOKED
+    return (
+        f"the root key of the board's key, number {max(board.proven_key, board.wanted_key)}, has been removed from the "
+        f"bridge: the broker lets the board in no more, and nothing of it is believed. Put that root key back, or give "
+        f"the board key number {board.ring.first} and flash it (docs/operations.md, Root key)"
+    )
 
 
 def _rival_message(board: Board) -> str:
@@ -65,7 +82,7 @@ def _obstacle(board: Board) -> tuple[Obstacle, str] | None:
     if board.rival:
         return "DuplicateBoardID", _rival_message(board)
     if board.link is Link.REVOKED:
-        return "Revoked", REVOKED
+        return "Revoked", _revoked_message(board)
     if board.model is None:
         return board.model_reason, board.model_message
     if board.restored_generation:

@@ -216,6 +216,13 @@ class Engine:
         shown = (condition for entry in self.entries.values() for condition in entry.board.shown)
         return Counter((condition.type, condition.status, condition.reason) for condition in shown)
 
+    def root_keys(self) -> Counter[int]:
+        """How many boards have keys of each root key, by its first key number; 0: of one that was removed."""
+        counted: Counter[int] = Counter({root.first: 0 for root in self.ring.roots})
+        boards = (entry.board for entry in self.entries.values())
+        counted.update(board.root_number for board in boards if board.key_number or board.rootless)
+        return counted
+
     def board_versions(self) -> dict[Name, str]:
         """The resourceVersion of every Board as last seen."""
         return {name: entry.object["metadata"]["resourceVersion"] for name, entry in self.entries.items()}

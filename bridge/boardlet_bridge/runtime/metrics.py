@@ -55,6 +55,20 @@ class Conditions(Collector):
         yield family
 
 
+class RootKeys(Collector):
+    """Boards by the root key that their key follows from: before one is removed, its count must be 0."""
+
+    def __init__(self, count: Callable[[], Mapping[int, int]]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        said = "Boards whose key follows from this root key, by its first key number; 0: it was removed"
+        family = GaugeMetricFamily("boardlet_boards_by_root_key", said, labels=["root"])
+        for first, boards in sorted(self._count().items()):
+            family.add_metric([str(first)], boards)
+        yield family
+
+
 class Parts(Collector):
     """What /readyz says, for alerts: a part that is not well is 0."""
 
@@ -111,6 +125,7 @@ class Metrics:
         received: Mapping[str, int],
         dropped: Mapping[str, int],
         conditions: Callable[[], Mapping[tuple[str, str, str], int]],
+        root_keys: Callable[[], Mapping[int, int]],
         parts: Callable[[], Mapping[str, str]],
         broker_up: Callable[[], float],
         unread: Callable[[], float],
@@ -120,6 +135,7 @@ class Metrics:
         self.registry.register(Received(received))
         self.registry.register(DroppedByBoards(dropped))
         self.registry.register(Conditions(conditions))
+        self.registry.register(RootKeys(root_keys))
         self.registry.register(Parts(parts))
         self.boards.set_function(boards)
         self.connected.set_function(connected)

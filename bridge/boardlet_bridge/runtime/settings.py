@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     namespace, that the files above have changed. Without it somebody else must see that, as in the chart."""
 
     root_key_file: Path
-    """File with the site's root key, 64 hex digits, from which every board's key follows. Keep a copy in a safe."""
+    """File with the site's root key, 64 hex digits, from which every board's key follows; or with two while it is
+    replaced, as lines of the first key number and the digits. Keep a copy in a safe."""
 
     kubeconfig: Path | None = None
     """Kubeconfig file; default: the pod's service account, else $KUBECONFIG, else ~/.kube/config."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 
+from boardlet_bridge.core import root_key
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
@@ -28,7 +29,6 @@ from boardlet_bridge.runtime.metrics import Metrics
 from boardlet_bridge.runtime.settings import Settings
 
 DRAIN_S: Final = 5.0  # a stopping pod has 30 s in all
-ROOT_KEY_BYTES: Final = 32
 SALT_BYTES: Final = 16
 MAX_NAMED: Final = 1000  # ids of boards without an object come from outside: beyond these they are counted only
 
@@ -43,7 +43,7 @@ class Bridge:
     """One bridge process; the engine's outlet."""
 
     def __init__(self, settings: Settings) -> None:
-        ring = KeyRing(read_root_key(settings.root_key_file), secrets.token_bytes(SALT_BYTES))
+        ring = KeyRing.of(read_root_keys(settings.root_key_file), secrets.token_bytes(SALT_BYTES))
         self.settings = settings
         self.metrics = Metrics()
         self.engine = Engine(ring, _limits(settings), self)
@@ -71,6 +71,7 @@ class Bridge:
                 engine.received,
                 engine.dropped,
                 engine.conditions,
+                engine.root_keys,
                 self._parts,
                 lambda: self.session.up,
                 lambda: self.session.unread_bytes,
@@ -174,17 +175,20 @@ class Bridge:
         }
 
 
-def read_root_key(path: Path) -> bytes:
-    """The site's root key from a file of 64 hex digits; raises ConfigurationError."""
+def read_root_keys(path: Path) -> root_key.RootKeys:
+    """The site's root keys from their file; raises ConfigurationError."""
     try:
-        key = bytes.fromhex(path.read_text().strip())
+        keys = root_key.parse(path.read_text())
     except OSError as error:
         raise ConfigurationError(f"cannot read the root key: {error}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"root key {path}: must be 64 hexadecimal digits") from error
-    if len(key) != ROOT_KEY_BYTES:
-        raise ConfigurationError(f"root key {path}: must be {2 * ROOT_KEY_BYTES} hex digits, has {2 * len(key)}")
-    return key
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"root key {path}: is not text") from error
+    except root_key.RootKeyInvalid as error:
+        raise ConfigurationError(f"root key {path}: {error}") from error
+    if len(keys) > 1:
+        firsts = [key.first for key in keys]
+        log.info("boards move from the older root keys to the first of these", first_key_numbers=firsts)
+    return keys
 
 
 def _store(settings: Settings, engine: Engine, metrics: Metrics) -> Store:
