@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -25,6 +25,8 @@ from pydantic_settings import (
 )
 
 PREFIX: Final = "BOARDLET_"
+CLUSTER: Final = "cluster"
+FOLDER: Final = "dir:"
 # What Kubernetes adds to a pod's environment for each Service.
 _SERVICE: Final = re.compile("_SERVICE_HOST$|_SERVICE_PORT|_PORT$|_PORT_")
 
@@ -81,6 +83,12 @@ class Settings(BaseSettings):
     """Kubeconfig file; default: the pod's service account, else $KUBECONFIG, else ~/.kube/config."""
     context: str | None = None
     """Context of the kubeconfig; default: its current one."""
+    store: str = "cluster"
+    """Where Boards and BoardModels are kept: `cluster`, or `dir:PATH` for a folder of YAML files, without any cluster
+    (docs/folder.md). Example: dir:/etc/boardlet/site."""
+    store_absent_s: float = Field(5.0, ge=0)
+    """An object whose document is gone from the folder for this many seconds is deleted; Git and editors put a file in
+    place in two steps, which must not delete a board."""
     namespaces: Annotated[list[str], NoDecode] = []
     """Namespaces to serve, with commas between; default: all."""
 
@@ -127,6 +135,23 @@ class Settings(BaseSettings):
     """The least important messages that are logged."""
     log_format: Literal["console", "json"] = "json"
     """How log lines look: for a person or for a collector."""
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, value: str, info: ValidationInfo) -> str:
+        if value == CLUSTER:
+            return value
+        if not value.startswith(FOLDER) or value == FOLDER:
+            raise ValueError("must be cluster or dir:PATH, as dir:/etc/boardlet/site")
+        for name in ("kubeconfig", "context"):
+            if info.data.get(name) is not None:
+                raise ValueError(f"is a folder, and {name} names a cluster: take one of them away")
+        return value
+
+    @property
+    def store_folder(self) -> Path | None:
+        """The folder that is the store; None where it is a cluster."""
+        return Path(self.store.removeprefix(FOLDER)).expanduser() if self.store != CLUSTER else None
 
     @field_validator("namespaces", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,6 @@ from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.store import Key, Store, StoreInvalid
-from boardlet_bridge.kube.store import KubeSettings, KubeStore
 from boardlet_bridge.mqtt.session import MqttSession, MqttSettings
 from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
 from boardlet_bridge.runtime.engine import Engine
@@ -198,23 +198,20 @@ def _store(settings: Settings, engine: Engine, metrics: Metrics) -> Store:
     def noticed(outcome: str) -> None:
         metrics.events.labels(outcome).inc()
 
-    return KubeStore(_kube(settings), engine, wrote, noticed)
+    # Each brings its own libraries, and kopf is none that a folder should start.
+    if settings.store_folder is not None:
+        from boardlet_bridge.folder.store import FolderSettings, FolderStore
+
+        return FolderStore(FolderSettings(**_of(settings, FolderSettings)), engine, wrote)
+
+    from boardlet_bridge.kube.store import KubeSettings, KubeStore
+
+    return KubeStore(KubeSettings(**_of(settings, KubeSettings)), engine, wrote, noticed)
 
 
-def _kube(settings: Settings) -> KubeSettings:
-    return KubeSettings(
-        kubeconfig=settings.kubeconfig,
-        context=settings.context,
-        namespaces=settings.namespaces,
-        status_interval_s=settings.status_interval_s,
-        status_writes_per_s=settings.status_writes_per_s,
-        status_burst=settings.status_burst,
-        resync_s=settings.resync_s,
-        events_per_s=settings.events_per_s,
-        events_burst=settings.events_burst,
-        board_events_burst=settings.board_events_burst,
-        board_event_interval_s=settings.board_event_interval_s,
-    )
+def _of(settings: Settings, part: Any) -> dict[str, Any]:
+    # A layer's own settings are named as the bridge's.
+    return {field.name: getattr(settings, field.name) for field in fields(part)}
 
 
 def _limits(settings: Settings) -> Limits:
