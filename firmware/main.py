@@ -5,25 +5,30 @@ import time
 import machine
 
 
-def grace_ms():
-    # A board that crashes at every boot can still be reached: Ctrl-C is honoured here whatever happens later.
+def settings():
     try:
         with open("config.json") as f:
-            return int(json.load(f).get("grace_s", 2) * 1000)
+            return json.load(f)
     except (OSError, ValueError):
-        return 2000
+        return {}
 
 
 def main():
+    cfg, boot = settings(), None
     if machine.reset_cause() != 4:  # a board that wakes from its sleep has a battery to spare; its crashes are resets
-        time.sleep_ms(grace_ms())
-    boot = None
+        # A board that crashes at every boot can still be reached: Ctrl-C is honoured here whatever happens later.
+        time.sleep_ms(int(cfg.get("grace_s", 2) * 1000))
     try:
         from boardlet.health import Boot
 
         boot = Boot()
-        from boardlet.agent import run
-
+        if "key" in cfg:
+            from boardlet.agent import run
+        else:
+            try:
+                from enrol import run  # only a board that was flashed with a claim has it
+            except ImportError:
+                from boardlet.agent import run
         run(boot)
     except Exception as e:  # KeyboardInterrupt is none, and goes through to the prompt
         if boot is None:

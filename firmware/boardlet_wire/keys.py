@@ -7,6 +7,13 @@ from boardlet_wire.seal import hmac
 
 def board_key(root: bytes, board_id: str, number: int) -> bytes:
     """A board's key, 32 bytes, from the site's root key."""
-    if len(root) > 64:
-        root = sha256(root).digest()  # RFC 2104; boards' own keys are never that long
-    return hmac(root, b"boardlet/1\x00", board_id.encode(), b"\x00", number.to_bytes(4, "big"))
+    return hmac(_short(root), b"boardlet/1\x00", board_id.encode(), b"\x00", number.to_bytes(4, "big"))
+
+
+def claim_key(root: bytes, number: int) -> bytes:
+    """The key of a site's claim, 32 bytes, which opens nothing but enrolment (PROTOCOL.md section 12)."""
+    return hmac(_short(root), b"boardlet/1/claim\x00", number.to_bytes(4, "big"))
+
+
+def _short(root: bytes) -> bytes:
+    return sha256(root).digest() if len(root) > 64 else root  # RFC 2104; boards' own keys are never that long

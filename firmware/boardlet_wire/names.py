@@ -219,3 +219,43 @@ class DriverKey(IntEnum):
     BAUD_RATE = 11
     BINARY = 12
     SENDS = 13
+
+
+class RequestKey(IntEnum):
+    """Keys of a request to be enrolled (section 12)."""
+
+    VERSION = 0
+    NONCE = 1
+    PUBLIC = 2
+    HARDWARE = 3
+    PORT = 4
+    MACHINE = 5
+    AGENT = 6
+    MICROPYTHON = 7
+
+
+class GrantKey(IntEnum):
+    """Keys of the answer to a request (section 12)."""
+
+    CODE = 0
+    WAIT_S = 1
+    PUBLIC = 2
+    WRAPPED = 3
+
+
+class GrantCode(IntEnum):
+    """What a request came to (section 12)."""
+
+    GRANTED = 0
+    PENDING = 1
+    DENIED = 2
+    TOO_MANY = 3
+    BURNT = 4
+
+
+class IdentityKey(IntEnum):
+    """Keys of what is wrapped in an answer (section 12)."""
+
+    ID = 0
+    NUMBER = 1
+    KEY = 2

@@ -14,24 +14,35 @@ from boardlet_cli.cluster import Cluster, KubectlFailed
 ROLES = Path(__file__).parents[2] / "bridge/deploy/roles.yaml"
 READS = ("get", "list", "watch")
 ALLOWED = {
-    "boardlet-viewer": {"boards.boardlet.dev": READS, "boardmodels.boardlet.dev": READS},
+    "boardlet-viewer": {
+        "boards.boardlet.dev": READS,
+        "boardmodels.boardlet.dev": READS,
+        "enrollments.boardlet.dev": READS,
+    },
     "boardlet-operator": {
         "boards.boardlet.dev": (*READS, "update", "patch"),
         "boardmodels.boardlet.dev": READS,
+        "enrollments.boardlet.dev": READS,
         "events": READS,
     },
-    "boardlet-installer": {"boards.boardlet.dev": (*READS, "create"), "boardmodels.boardlet.dev": ("get", "list")},
+    "boardlet-installer": {
+        "boards.boardlet.dev": (*READS, "create"),
+        "boardmodels.boardlet.dev": ("get", "list"),
+        "enrollments.boardlet.dev": (*READS, "update", "patch", "delete"),
+    },
     "boardlet-editor": {
         "boards.boardlet.dev": ("create", "update", "patch", "delete"),
         "boardmodels.boardlet.dev": ("create", "update", "patch", "delete"),
+        "enrollments.boardlet.dev": ("update", "patch", "delete"),
     },
 }
 VERBS = (*READS, "create", "update", "patch", "delete")
-RESOURCES = ("boards.boardlet.dev", "boardmodels.boardlet.dev", "events")
+RESOURCES = ("boards.boardlet.dev", "boardmodels.boardlet.dev", "enrollments.boardlet.dev", "events")
 NEVER = (
     ("patch", "boards.boardlet.dev", "status"),
     ("update", "boards.boardlet.dev", "status"),
     ("patch", "boardmodels.boardlet.dev", "status"),
+    ("patch", "enrollments.boardlet.dev", "status"),
     ("get", "secrets", ""),
     ("list", "secrets", ""),
     ("get", "configmaps", ""),

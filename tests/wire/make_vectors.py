@@ -1,4 +1,4 @@
-"""Makes firmware/boardlet_wire/vectors.json from cbor2 and the standard library's hmac, never from our own code.
+"""Makes firmware/boardlet_wire/vectors.json from cbor2, hmac and cryptography's X25519, never from our own code.
 
 `python tests/wire/make_vectors.py > firmware/boardlet_wire/vectors.json`. Once a protocol version is released, its
 vectors are only ever added to: hardware in the field was built against them.
@@ -13,6 +13,7 @@ import struct
 import sys
 
 import cbor2
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 ROOT = bytes(range(32))
 BOARD = "k7m2q9xa"
@@ -191,6 +192,42 @@ def key_row(board_id: str, number: int) -> dict[str, object]:
     return {"id": board_id, "number": number, "key": key.hex(), **halves, "password": mac(key, b"m").hex()[:32]}
 
 
+def claim_row(number: int, board: bytes, bridge: bytes, nonce: bytes) -> dict[str, object]:
+    # One enrolment as section 12 has it: the request, and the answer that grants it.
+    key = mac(ROOT, b"boardlet/1/claim\x00", number.to_bytes(4, "big"))
+    public, own = (X25519PrivateKey.from_private_bytes(x).public_key().public_bytes_raw() for x in (board, bridge))
+    shared = X25519PrivateKey.from_private_bytes(bridge).exchange(X25519PublicKey.from_public_bytes(public))
+    place = hashlib.sha256(public).hexdigest()[:16]
+    request = {0: 1, 1: nonce, 2: public, 3: bytes.fromhex("a0b765123456"), 4: "esp32", 5: "ESP32 module", 6: "0.1.0"}
+    asks = encode({**request, 7: "1.29.0"})
+    session = mac(key, b"enrol\x00", shared, public, own, nonce)
+    inner = encode({0: BOARD, 1: number, 2: board_key(BOARD, number)})
+    stream = b"".join(mac(mac(session, b"e"), bytes([n])) for n in range(1 + len(inner) // 32))
+    hidden = bytes(a ^ b for a, b in zip(inner, stream, strict=False))
+    wrapped = hidden + mac(mac(session, b"t"), hidden)[:16]
+    gives = encode({0: 0, 1: 0, 2: own, 3: wrapped})
+    return {
+        "number": number,
+        "key": key.hex(),
+        "password": mac(key, b"m").hex()[:32],
+        "board": board.hex(),
+        "bridge": bridge.hex(),
+        "nonce": nonce.hex(),
+        "public": public.hex(),
+        "own": own.hex(),
+        "fingerprint": place,
+        "inner": inner.hex(),
+        "wrapped": wrapped.hex(),
+        "request": (asks + mac(mac(key, b"u"), f"e/{place}/q".encode(), b"\x00", asks)[:8]).hex(),
+        "answer": (gives + mac(mac(key, b"d"), f"e/{place}/a".encode(), b"\x00", nonce, gives)[:16]).hex(),
+    }
+
+
+def claims() -> list[dict[str, object]]:
+    seeds = [hashlib.sha256(bytes([n])).digest() for n in range(6)]
+    return [claim_row(1 + n, seeds[3 * n], seeds[3 * n + 1], seeds[3 * n + 2][:16]) for n in (0, 1)]
+
+
 def vectors() -> dict[str, object]:
     ids = [BOARD, "00000000", "zzzzzzzzzzzzzzzz", "a1b2c3d4"]
     return {
@@ -205,6 +242,7 @@ def vectors() -> dict[str, object]:
         "malformed": [{"name": k, "hex": v} for k, v in MALFORMED.items()],
         "values": [value_row(row, value, code) for row, value, code in checked_values()],
         "messages": messages(),
+        "claims": claims(),
     }
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from binascii import hexlify, unhexlify
 
-from boardlet_wire import cbor, keys, seal, topic
+from boardlet_wire import cbor, claim, keys, seal, topic
 
 
 def item(obj):
@@ -89,6 +89,9 @@ def run(path):
     for row in v["messages"]:
         check_message(v, root, row, bad)
         count += 1
+    for row in v["claims"]:
+        check_claim(root, row, bad)
+        count += 1
     if bad:
         print("FAILED:", ", ".join(bad))
         sys.exit(1)
@@ -125,6 +128,40 @@ def check_message(v, root, row, bad):
         broken = bytearray(payload)
         broken[i] ^= 1
         check("forged " + row["name"], seal.verify(half, name, context, broken, size) is None, bad)
+
+
+def check_claim(root, row, bad):
+    r = {name: unhexlify(text) for name, text in row.items() if name not in ("number", "password", "fingerprint")}
+    key = keys.claim_key(root, row["number"])
+    check("claim key", key == r["key"], bad)
+    check("claim password", hexlify(seal.half_key(key, seal.PASSWORD)).decode()[:32] == row["password"], bad)
+    check("public part", claim.x25519(r["board"], claim.BASE) == r["public"], bad)
+    check("fingerprint", claim.fingerprint(r["public"]) == row["fingerprint"], bad)
+    shared = claim.x25519(r["board"], r["own"])
+    check("agreement", shared == claim.x25519(r["bridge"], r["public"]), bad)
+    session = claim.agree(key, shared, r["public"], r["own"], r["nonce"])
+    check("wrapping", claim.wrap(session, r["inner"]) == r["wrapped"], bad)
+    check("unwrapping", claim.unwrap(session, r["wrapped"]) == r["inner"], bad)
+    for i in range(len(r["wrapped"])):
+        broken = bytearray(r["wrapped"])
+        broken[i] ^= 1
+        check("forged wrapping", claim.unwrap(session, broken) is None, bad)
+    up, down = seal.half_key(key, seal.UP), seal.half_key(key, seal.DOWN)
+    place = "e/" + row["fingerprint"]
+    asks = seal.verify(up, place + "/q", b"", r["request"], seal.UP_TAG)
+    check("request", asks is not None and cbor.loads(asks)[2] == r["public"], bad)
+    gives = seal.verify(down, place + "/a", r["nonce"], r["answer"], seal.DOWN_TAG)
+    check("answer", gives is not None and cbor.loads(gives)[3] == r["wrapped"], bad)
+    check("answer to another request", seal.verify(down, place + "/a", bytes(16), r["answer"], 16) is None, bad)
+    check("a zero result", zero_is_refused(r["board"]), bad)
+
+
+def zero_is_refused(secret):
+    try:
+        claim.x25519(secret, bytes(32))
+    except ValueError:
+        return True
+    return False
 
 
 run(sys.argv[1])

@@ -24,6 +24,11 @@ MAIN: Final = "main.py"
 Image = Mapping[str, bytes]  # path on the board → content
 
 
+def enrolment() -> dict[str, Path]:
+    """Where the files come from that a board has beside the agent until it has an identity, by their paths there."""
+    return {"enrol/__init__.py": FIRMWARE / "enrol/__init__.py", "enrol/claim.py": FIRMWARE / "boardlet_wire/claim.py"}
+
+
 def sources() -> dict[str, Path]:
     """Where each file of the agent comes from, by its path on the board."""
     files = {MAIN: FIRMWARE / MAIN, "umqtt/simple.py": simple()}
@@ -33,9 +38,9 @@ def sources() -> dict[str, Path]:
     return files
 
 
-def image(compiled: bool = True, arch: str | None = None) -> Image:
-    """The agent's files; `arch` as mpy-cross names it, where native code is wanted. Raises `Missing`."""
-    files = sources()
+def image(compiled: bool = True, *, frozen: bool = False, claim: bool = False) -> Image:
+    """The agent's files, none where it is `frozen`; with `claim` those of enrolment too. Raises `Missing`."""
+    files = ({} if frozen else sources()) | (enrolment() if claim else {})
     if not compiled:
         return {path: source.read_bytes() for path, source in files.items()}
     with TemporaryDirectory(prefix="boardlet-mpy-") as folder, ThreadPoolExecutor(4) as pool:
@@ -43,7 +48,7 @@ def image(compiled: bool = True, arch: str | None = None) -> Image:
             path: pool.submit(_compile, path, source, Path(folder)) for path, source in files.items() if path != MAIN
         }
         compiled_files = {path.removesuffix(".py") + ".mpy": future.result() for path, future in made.items()}
-    return {MAIN: files[MAIN].read_bytes(), **compiled_files}
+    return {**({MAIN: files[MAIN].read_bytes()} if MAIN in files else {}), **compiled_files}
 
 
 def _compile(path: str, source: Path, folder: Path) -> bytes:

@@ -20,7 +20,7 @@ import yaml
 from provision.missing import Missing
 
 ROOT: Final = Path(__file__).parents[2]
-CRDS: Final = ("crds/boardmodels.yaml", "crds/boards.yaml")
+CRDS: Final = ("crds/boardmodels.yaml", "crds/boards.yaml", "crds/enrollments.yaml")
 RBAC: Final = "bridge/deploy/rbac.yaml"
 ACCOUNT: Final = "boardlet-bridge"
 SYSTEM: Final = "boardlet-system"
@@ -100,7 +100,8 @@ class Cluster:
         """Have our kinds and the bridge's rights in the cluster; may be repeated."""
         files = [part for path in (*CRDS, RBAC) for part in ("-f", str(ROOT / path))]
         replace(self, namespace=None).run("apply", *files)
-        self.run("wait", "--for=condition=Established", "crd/boards.boardlet.dev", "crd/boardmodels.boardlet.dev")
+        kinds = [f"crd/{Path(path).stem}.boardlet.dev" for path in CRDS]
+        self.run("wait", "--for=condition=Established", *kinds)
 
     def _command(self, named: bool = False) -> list[str]:
         where = ["--context", self.context] if self.context else []

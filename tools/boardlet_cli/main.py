@@ -14,7 +14,7 @@ from provision.golang import BuildFailed
 from provision.missing import Missing
 from provision.process import Died, NotReady
 
-from boardlet_cli import backup, doctor, flash_command, images_command, info, site_command
+from boardlet_cli import approve, backup, doctor, flash_command, images_command, info, site_command
 from boardlet_cli.cluster import KubectlFailed
 from boardlet_cli.device import DeviceError
 from boardlet_cli.flash import broker_password
@@ -78,6 +78,7 @@ app.command(
     short_help="Look at everything that flashing needs, and say what to mend.",
     epilog="Example:\n\n\b\n  boardlet doctor\n\nThe exit code is the number of problems.",
 )(doctor.doctor)
+app.command("approve", short_help=approve.SHORT, epilog=approve.EXAMPLES)(approve.approve)
 app.add_typer(images_command.app, name="images")
 app.add_typer(site_command.app, name="site")
 app.command(

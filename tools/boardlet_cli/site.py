@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from boardlet_wire import seal
-from boardlet_wire.keys import board_key
+from boardlet_wire.keys import board_key, claim_key
 from broker import Broker, Programs
 from broker.access import BRIDGE, replace
 from virtualboard import VirtualBoard
@@ -18,6 +18,7 @@ from boardlet_cli.bridge import BridgeProcess
 from boardlet_cli.cluster import Cluster
 
 KEY_NUMBER: Final = 1
+CLAIM_NUMBER: Final = 1
 
 
 class Site:
@@ -88,6 +89,13 @@ class Site:
         board = self.boards[board_id] = VirtualBoard(
             self.folder / board_id, full, pin_udp=pin_udp, program=program, within=within
         )
+        return board
+
+    def add_claim(self, name: str, *, config: Mapping[str, object] | None = None) -> VirtualBoard:
+        """A board that holds nothing but the site's claim, not powered yet; `name` is its folder's alone."""
+        key = claim_key(self.root, CLAIM_NUMBER)
+        full = {"claim": key.hex(), "host": "127.0.0.1", "port": self.broker.board_port, **(config or {})}
+        board = self.boards[name] = VirtualBoard(self.folder / name, full, claim=True)
         return board
 
     def stop(self) -> None:

@@ -45,7 +45,7 @@ def interpreter() -> Path:
 
 
 class VirtualBoard:
-    """A board in `folder`: flash/, pins/ and board.log; not powered yet."""
+    """A board in `folder`: flash/, pins/ and board.log; not powered yet. With `claim` it can ask to be enrolled."""
 
     def __init__(
         self,
@@ -56,18 +56,19 @@ class VirtualBoard:
         heap_bytes: int = HEAP_BYTES,
         pin_udp: int | None = None,
         compiled: bool = False,
+        claim: bool = False,
         within: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.flash = folder / "flash"
         (folder / _PINS).mkdir(parents=True, exist_ok=True)
-        for path, content in image(compiled).items():
+        for path, content in image(compiled, claim=claim).items():
             target = self.flash / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         self.configure(config)
         self._process = Process(
-            f"board {config.get('id')}",
+            f"board {config.get('id', folder.name)}",
             ["sh", "-c", _LOOP, "board", *within, program or interpreter(), "-X", f"heapsize={heap_bytes}", "main.py"],
             log=folder / "board.log",
             env=self._env(pin_udp),

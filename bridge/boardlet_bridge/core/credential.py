@@ -97,6 +97,18 @@ class KeyRing:
         """8 bytes that nobody without the salt can foretell, different for every count."""
         return mac(self.salt, board_id.encode(), b"\x00", count.to_bytes(8, "big"))[:8]
 
+    def claim_key(self, number: int) -> bytes:
+        """The key of the site's claim, which opens nothing but enrolment (PROTOCOL.md section 12)."""
+        return mac(self.root, b"boardlet/1/claim\x00", number.to_bytes(4, "big"))
+
+    def enrolled_id(self, public: bytes) -> str:
+        """The id of a new Board for the board of this public part: always the same, foretold by nobody; 12 digits."""
+        return mac(self.root, b"boardlet/1/enrolled\x00", public).hex()[:12]
+
+    def board_key(self, board_id: str, number: int) -> bytes:
+        """The key itself, to be given to its board."""
+        return self._board_key(board_id, number)
+
     def _board_key(self, board_id: str, number: int) -> bytes:
         root = serving(self.roots, number).key
         return mac(root, b"boardlet/1\x00", board_id.encode(), b"\x00", number.to_bytes(4, "big"))

@@ -140,6 +140,11 @@ class KubeClient:
         path = f"{_path('boards', meta['namespace'], meta['name'])}?fieldManager={MANAGER}"
         return await self._request("PATCH", path, {"metadata": kept}, "application/merge-patch+json")
 
+    async def create(self, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object of one of our kinds; raises Conflict where there is one of that name."""
+        path = f"{_path(plural, body['metadata']['namespace'])}?fieldManager={MANAGER}"
+        return await self._request("POST", path, body)
+
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         """Create an Event (core/v1); the body names it."""
         await self._request("POST", f"/api/v1/namespaces/{namespace}/events?fieldManager={MANAGER}", body)

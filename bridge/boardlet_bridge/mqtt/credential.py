@@ -23,6 +23,7 @@ from typing import Final
 
 BOARD_WRITES: Final = "srtawl"
 BOARD_READS: Final = "dcfi"
+CLAIM_USER: Final = "claim"  # too short for a board's id
 BEGIN: Final = "# boardlet: the bridge writes what follows; lines of your own stand above"
 END: Final = "# boardlet: end"
 NEW_MODE: Final = 0o640
@@ -34,8 +35,11 @@ _MAX_ITERATIONS: Final = 10_000  # of lines by others, which would hold us up
 _PROC: Final = Path("/proc")
 
 
-def acl(bridge: str) -> str:
-    """mosquitto's access rules: a board its own topics by pattern, the bridge's user those letters of all boards."""
+def acl(bridge: str, claim: bool = False) -> str:
+    """mosquitto's access rules: a board its own topics by pattern, the bridge's user those letters of all boards.
+
+    With `claim` a user of that name may ask to be enrolled and hear the answer, and nothing else.
+    """
     lines = ["# Patterns hold for every user; %u is the user name, which for a board is its id."]
     lines += [f"pattern write b/+/%u/{letter}" for letter in BOARD_WRITES]
     lines += [f"pattern read b/+/%u/{letter}" for letter in BOARD_READS]
@@ -43,6 +47,10 @@ def acl(bridge: str) -> str:
     # It reads its own mailboxes back, and clears the session of a board that was deleted.
     lines += [f"topic read b/+/+/{letter}" for letter in BOARD_WRITES + "d"]
     lines += [f"topic write b/+/+/{letter}" for letter in BOARD_READS + "s"]
+    if claim:
+        lines += ["topic read e/+/q", "topic write e/+/a"]
+        # What is denied comes before what a pattern allows.
+        lines += ["", f"user {CLAIM_USER}", "topic deny b/#", "topic write e/+/q", "topic read e/+/a"]
     return "\n".join(lines) + "\n"
 
 
@@ -105,11 +113,11 @@ class UsersFile:
         return kept[1]
 
 
-def write_acl(path: Path, bridge: str) -> bool:
+def write_acl(path: Path, bridge: str, claim: bool = False) -> bool:
     """Have the access rules in mosquitto's acl_file, below those of others; whether it changed. Raises OSError."""
     text = _read(path)
     above, _ = _split(text)
-    return _replace(path, text, "\n".join([*above, BEGIN, acl(bridge) + END, ""]))
+    return _replace(path, text, "\n".join([*above, BEGIN, acl(bridge, claim) + END, ""]))
 
 
 def hang_up(pid_file: Path) -> bool:

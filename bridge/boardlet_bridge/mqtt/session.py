@@ -41,6 +41,9 @@ BARRIERS: Final = f"{BARRIER_PREFIX}+/d"
 
 _TOPIC: Final = re.compile(r"b/([0-9a-f]{2})/([a-z0-9]{8,16})/([a-z])")
 
+REQUESTS: Final = "e/+/q"  # boards that ask to be enrolled (PROTOCOL.md section 12)
+_REQUEST: Final = re.compile(r"e/([0-9a-f]{16})/q")
+
 
 class MqttHandler(Protocol):
     """What the session calls, always on the loop."""
@@ -54,10 +57,18 @@ class MqttHandler(Protocol):
 class MqttSession:
     """Keeps one connection to the broker for as long as `run` runs; `strange` is told topics that are of no board."""
 
-    def __init__(self, settings: MqttSettings, handler: MqttHandler, strange: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: MqttSettings,
+        handler: MqttHandler,
+        strange: Callable[[str], None],
+        requests: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        """`requests` is told fingerprint and payload of each request to be enrolled; None: they are not listened to."""
         self._settings = settings
         self._handler = handler
         self._strange = strange
+        self._requests = requests
         self._client_id = f"boardlet-bridge-{secrets.token_hex(4)}"
         self._barrier_topic = f"{BARRIER_PREFIX}{self._client_id}/d"
         self._barrier: asyncio.Future[None] | None = None
@@ -132,6 +143,12 @@ class MqttSession:
 
     async def _subscribe(self, transport: Transport) -> None:
         await self._need(transport, [f"b/+/+/{letter}" for letter in LIVE])
+        if self._requests is not None and await transport.subscribe([REQUESTS]):
+            self._handler.on_warning(
+                "RequestsRefused",
+                f"the broker refuses the subscription to {REQUESTS}: no board can be enrolled until its access rules "
+                "allow it to the bridge (docs/enrolment.md)",
+            )
         await transport.subscribe([DROPPED])  # a broker without it, or that keeps it to itself, is fine
         for at in range(0, len(BUCKETS), BUCKETS_A_SUBSCRIBE):
             some = BUCKETS[at : at + BUCKETS_A_SUBSCRIBE]
@@ -165,6 +182,9 @@ class MqttSession:
             )
         elif topic == DROPPED:
             self._watch_drops(payload)
+        elif self._requests is not None and (asks := _REQUEST.fullmatch(topic)):
+            if not retained:  # nobody retains one but to have it read at every start
+                self._requests(asks[1], payload)
         else:
             self._strange(topic)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from boardlet_bridge.mqtt.credential import UsersFile, hang_up, write_acl
+from boardlet_bridge.mqtt.credential import CLAIM_USER, UsersFile, hang_up, write_acl
 
 COALESCE_S: Final = 0.05
 # At every signal mosquitto hashes the password of each connected client anew: 10,000 of them hold it up for 0.3 s. So
@@ -35,6 +35,8 @@ class CredentialSettings:
     pid_file: Path | None
     bridge_user: str
     password_file: Path | None
+    claim_password: str = field(default="", repr=False)
+    """With it a board that has only the site's claim may ask to be enrolled; "": none may."""
 
     @property
     def on(self) -> bool:
@@ -100,9 +102,11 @@ class Credentials:
             logins = {board_id: self._password(board_id, number) for board_id, number in numbers.items()}
             if settings.password_file:
                 logins[settings.bridge_user] = settings.password_file.read_text().strip()
+            if settings.claim_password:
+                logins[CLAIM_USER] = settings.claim_password
             changed |= self._users.write(logins)
         if settings.acl_file:
-            changed |= write_acl(settings.acl_file, settings.bridge_user)
+            changed |= write_acl(settings.acl_file, settings.bridge_user, bool(settings.claim_password))
         if changed:
             log.info("wrote the broker's credentials", boards=len(numbers))
         if told and not changed:

@@ -99,6 +99,9 @@ class Metrics:
         self.events = Counter(
             "boardlet_events", "Kubernetes Events of Boards, written or dropped", ["outcome"], registry=self.registry
         )
+        self.enrollments = Counter(
+            "boardlet_enrollments", "Requests to be enrolled, by what they came to", ["outcome"], registry=self.registry
+        )
         self.warnings = Counter(
             "boardlet_broker_warnings", "Warnings about the broker, by reason", ["reason"], registry=self.registry
         )

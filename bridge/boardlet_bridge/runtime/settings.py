@@ -92,6 +92,17 @@ class Settings(BaseSettings):
     namespaces: Annotated[list[str], NoDecode] = []
     """Namespaces to serve, with commas between; default: all."""
 
+    enrollment_namespace: str | None = Field(None, pattern="^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    """Namespace in which boards that have only the site's claim may ask for an identity; default: none may."""
+    enrollment_claim_number: int = Field(1, ge=1, le=2**31 - 1)
+    """Number of the site's claim; a higher one shuts out every board that was flashed with the one before."""
+    enrollment_max_open: int = Field(20, ge=1, le=400)
+    """So many Enrollments may wait at a time; who asks beyond them is refused, counted, and asks again later."""
+    enrollment_ask_s: int = Field(15, ge=1, le=3600)
+    """A board that waits for its approval asks again after about so many seconds."""
+    enrollment_policy_file: Path | None = None
+    """YAML file of a policy that approves listed hardware without a person (docs/enrolment.md); read each time."""
+
     status_interval_s: float = Field(5.0, ge=0)
     """A board's mere values are written to its status at most once in this many seconds; conditions at once."""
     status_writes_per_s: float = Field(50.0, gt=0)

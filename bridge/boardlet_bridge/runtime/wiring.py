@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -27,6 +27,9 @@ from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.health import Health
 from boardlet_bridge.runtime.metrics import Metrics
 from boardlet_bridge.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from boardlet_bridge.runtime.enrollment import Enrollments
 
 DRAIN_S: Final = 5.0  # a stopping pod has 30 s in all
 SALT_BYTES: Final = 16
@@ -47,12 +50,14 @@ class Bridge:
         self.settings = settings
         self.metrics = Metrics()
         self.engine = Engine(ring, _limits(settings), self)
-        self.session = MqttSession(_mqtt(settings), self.engine, self._strange)
-        credentials = _credentials(settings)
+        self.store: Store = _store(settings, self.engine, self.metrics)
+        self.enrollments = self._enrollments(ring)
+        requests = self.enrollments.request if self.enrollments else None
+        self.session = MqttSession(_mqtt(settings), self.engine, self._strange, requests)
+        credentials = _credentials(settings, self.enrollments.keys.password if self.enrollments else "")
         self.credentials = Credentials(credentials, ring.broker_password) if credentials.on else None
         self.waiting = "has not been asked yet"
         self._named: set[str] = set()
-        self.store: Store = _store(settings, self.engine, self.metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; raises ConfigurationError."""
@@ -105,6 +110,8 @@ class Bridge:
         works: dict[str, Any] = {**self.store.serve(stack), "mqtt": self.session.run()}
         if self.credentials is not None:
             works["credentials"] = self.credentials.run()
+        if self.enrollments is not None:
+            works["enrollments"] = self.enrollments.run()
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
             ends: set[asyncio.Future[Any]] = {stopped, *tasks}
@@ -172,7 +179,37 @@ class Bridge:
             **parts,
             "broker": "" if self.session.up else self.engine.broker_reason or "not connected yet",
             "credentials": self.credentials.why if self.credentials else "",
+            **({"enrollments": self.enrollments.why} if self.enrollments else {}),
         }
+
+    def _enrollments(self, ring: KeyRing) -> Enrollments | None:
+        settings, namespace = self.settings, self.settings.enrollment_namespace
+        if namespace is None:
+            return None
+        from boardlet_bridge.kube.store import KubeStore
+        from boardlet_bridge.runtime.enrollment import Enrollments, EnrollmentSettings
+
+        store = self.store
+        if not isinstance(store, KubeStore):
+            raise ConfigurationError("enrollment_namespace needs a cluster: in a folder nobody could approve anything")
+        if settings.namespaces and namespace not in settings.namespaces:
+            raise ConfigurationError(f"enrollment_namespace {namespace} must be one of namespaces, which are served")
+        chosen = EnrollmentSettings(
+            namespace,
+            settings.enrollment_claim_number,
+            settings.enrollment_max_open,
+            settings.enrollment_ask_s,
+            settings.enrollment_policy_file,
+        )
+
+        def spoken(namespace: str, name: str) -> int:
+            entry = self.engine.entries.get((namespace, name))
+            return entry.board.proven_key if entry else 0
+
+        def observe(outcome: str) -> None:
+            self.metrics.enrollments.labels(outcome).inc()
+
+        return Enrollments(chosen, ring, lambda: store.client, self.publish, spoken, observe)
 
 
 def read_root_keys(path: Path) -> root_key.RootKeys:
@@ -226,13 +263,14 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _credentials(settings: Settings) -> CredentialSettings:
+def _credentials(settings: Settings, claim_password: str) -> CredentialSettings:
     return CredentialSettings(
         users_file=settings.broker_users_file,
         acl_file=settings.broker_acl_file,
         pid_file=settings.broker_pid_file,
         bridge_user=settings.broker_user,
         password_file=settings.broker_password_file,
+        claim_password=claim_password,
     )
 
 

@@ -1,0 +1,175 @@
+"""Enrolment end to end: a board that holds nothing but a claim becomes a Board by a person's word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from boardlet_bridge.core.codec import Fields, encode
+from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.enrollment import ClaimKeys
+from boardlet_cli.cluster import Cluster
+from boardlet_cli.site import Site
+from boardlet_wire import seal
+from boardlet_wire.names import RequestKey
+from boardlet_wire.topic import topic
+from broker.access import BRIDGE
+from greenhouse import QUICK, SAMPLES, WAIT_S
+from virtualboard import VirtualBoard
+
+RIGHTS = Path(__file__).parents[2] / "bridge/deploy/enrollment.yaml"
+
+
+@pytest.fixture
+def site(cluster: Cluster, make_site: Callable[..., Site], broker_programs: Any) -> Site:
+    """A site that lets boards enrol in the test's namespace."""
+    if broker_programs.name != "mosquitto":
+        pytest.skip("the files are mosquitto's")
+    cluster.run("apply", "-f", str(RIGHTS))
+    cluster.run(
+        "create", "rolebinding", "boardlet-bridge-enrollment", "--clusterrole=boardlet-bridge-enrollment",
+        "--serviceaccount=boardlet-system:boardlet-bridge",
+    )  # fmt: skip
+    cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
+    return make_site({"enrollment_namespace": cluster.namespace, "enrollment_ask_s": 1}, credentials=True)
+
+
+def asking(site: Site, board: VirtualBoard) -> str:
+    """The name of the Enrollment of the fingerprint that the board prints on its console."""
+    site.bridge.process.wait_until(lambda: "fingerprint" in read(board), WAIT_S)
+    fingerprint = read(board).partition("fingerprint ")[2].split()[0]
+
+    def there() -> str:
+        selector = f"--field-selector=spec.request.fingerprint={fingerprint}"
+        return site.cluster.run("get", "enrollments", selector, "-o", "name").stdout
+
+    site.bridge.process.wait_until(lambda: bool(there()), WAIT_S)
+    return there().strip().rpartition("/")[2]
+
+
+def read(board: VirtualBoard) -> str:
+    return board.log.read_text(errors="replace") if board.log.exists() else ""
+
+
+def approve(cluster: Cluster, name: str, board: str) -> None:
+    spec = {"approved": True, "boardName": board, "modelRef": {"name": "greenhouse"}}
+    cluster.run("patch", "enrollment", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def until(cluster: Cluster, name: str, reason: str) -> dict[str, Any]:
+    def true(obj: dict[str, Any]) -> bool:
+        return [c["reason"] for c in obj.get("status", {}).get("conditions", [])] == [reason]
+
+    return cluster.until("enrollment", name, true, WAIT_S)
+
+
+def test_a_claim_becomes_a_board_and_is_burnt(site: Site) -> None:
+    """It appears, is approved with kubectl, is Ready, and holds no claim any more; whoever has it is refused."""
+    board = site.add_claim("box1", config=QUICK)
+    used = (board.flash / "config.json").read_text()
+    board.start()
+    name = asking(site, board)
+    obj = until(site.cluster, name, "Pending")
+    assert obj["spec"]["request"]["hardware"] == b"virtual".hex()
+    assert site.cluster.find("board", "g7") is None
+    secret = json.loads((board.flash / "config.json").read_text())["secret"]
+    approve(site.cluster, name, "g7")
+    obj = until(site.cluster, name, "Enrolled")
+    site.cluster.run("wait", "--for=condition=Ready", "board/g7", f"--timeout={WAIT_S:.0f}s")
+    assert obj["status"]["boardName"] == "g7"
+    config = json.loads((board.flash / "config.json").read_text())
+    assert not {"claim", "secret"} & set(config)
+    assert not (board.flash / "enrol").exists()
+    again = site.add_claim("box2", config={**json.loads(used), "secret": secret})
+    again.start()
+    site.bridge.process.wait_until(lambda: "this claim has been used" in read(again), WAIT_S)
+    assert "key" not in json.loads((again.flash / "config.json").read_text())
+    assert site.bridge.metric('boardlet_enrollments_total{outcome="burnt"}') >= 1
+
+
+@contextmanager
+def client(
+    site: Site, user: str, password: str, *topics: str
+) -> Iterator[tuple[paho.Client, Queue[tuple[str, bytes]]]]:
+    """Somebody at the broker, subscribed, and what he hears."""
+    heard: Queue[tuple[str, bytes]] = Queue()
+    ready: Queue[object] = Queue()
+    made = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"{user}-test")
+    made.username_pw_set(user, password)
+    made.on_message = lambda _c, _u, m: heard.put((m.topic, m.payload))
+    made.on_connect = lambda c, _u, _f, _code, _p: c.subscribe([(t, 1) for t in topics])
+    made.on_subscribe = lambda *_: ready.put(None)
+    made.connect("127.0.0.1", site.broker.port)
+    made.loop_start()
+    try:
+        ready.get(timeout=WAIT_S)
+        yield made, heard
+    finally:
+        made.disconnect()
+        made.loop_stop()
+
+
+def claim_of(site: Site) -> ClaimKeys:
+    return ClaimKeys.of(KeyRing(site.root, bytes(16)), 1)
+
+
+def test_a_claim_is_good_for_nothing_else(site: Site) -> None:
+    """Whoever holds the claim reaches no topic but requests, hears nothing but answers, and may answer nobody."""
+    board_id, asks, answers = "k7m2q9xa", "e/0123456789abcdef/q", "e/0123456789abcdef/a"
+    bridge = site.broker.users[BRIDGE]
+    with (
+        client(site, "claim", claim_of(site).password, "#", "b/#", "e/#") as (thief, told),
+        client(site, BRIDGE, bridge, "b/+/+/+", "e/+/q") as (ours, seen),
+    ):
+        for letter in "srtawldcfi":
+            thief.publish(topic(board_id, letter), b"poison", qos=1, retain=True)
+            thief.publish(f"b/00/claim/{letter}", b"poison", qos=1, retain=True)
+        for forbidden in (answers, "b/~/claim/d", "e/q", "enrolment"):
+            thief.publish(forbidden, b"poison", qos=1)
+        thief.publish(asks, b"asked", qos=1)
+        assert seen.get(timeout=WAIT_S) == (asks, b"asked"), "nothing that was sent before it has passed"
+        for letter in "dcfi":
+            ours.publish(topic(board_id, letter), b"secret", qos=1)
+        ours.publish(answers, b"answered", qos=1)
+        assert told.get(timeout=WAIT_S) == (answers, b"answered"), "nothing that was sent before it was heard"
+        site.bridge.process.wait_until(lambda: site.bridge.metric(WRONG) == 1, WAIT_S)
+
+
+WRONG = 'boardlet_enrollments_total{outcome="malformed"}'
+
+
+def test_a_board_takes_no_answer_but_its_own(site: Site) -> None:
+    """An answer of an earlier request and one without the claim's seal move nothing; the next true one does."""
+    board = site.add_claim("box1", config=QUICK)
+    bridge, keys = site.broker.users[BRIDGE], claim_of(site)
+    with client(site, "claim", keys.password, "e/+/a") as (_, answers):
+        board.start()
+        name = asking(site, board)
+        site.cluster.run("patch", "enrollment", name, "--type=merge", "-p", '{"spec":{"approved":false}}')
+        site.bridge.process.wait_until(lambda: "denied" in read(board), WAIT_S)
+        site.bridge.kill()
+        while not answers.empty():
+            place, old = answers.get()
+    board.kill()
+    before = len(read(board))
+    with client(site, BRIDGE, bridge, "e/+/q") as (ours, requests):
+        board.start()
+        _, request = requests.get(timeout=WAIT_S)
+        nonce = Fields.decode(request[: -seal.UP_TAG]).octets(RequestKey.NONCE)
+        body = encode({0: 1, 1: 1})
+        ours.publish(place, old, qos=1)
+        ours.publish(place, body + bytes(seal.DOWN_TAG), qos=1)
+        assert "enrolment: denied" not in read(board)[before:]
+        ours.publish(place, body + seal.tag(keys.down, place, nonce, body, seal.DOWN_TAG), qos=1)
+        site.broker.process.wait_until(lambda: "waits for approval" in read(board)[before:], WAIT_S)
+    assert "denied" not in read(board)[before:]
+    assert read(board)[before:].count("waits") == 1
+    site.bridge.start()
+    approve(site.cluster, name, "g7")
+    until(site.cluster, name, "Enrolled")

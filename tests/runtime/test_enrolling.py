@@ -1,0 +1,220 @@
+"""Enrolment against a real API server: what storms, forgeries and second uses of a claim come to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boardlet_bridge.core.codec import Fields, encode
+from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.kube import connection
+from boardlet_bridge.kube.client import KubeClient
+from boardlet_bridge.runtime import enrollment
+from boardlet_bridge.runtime.enrollment import Enrollments, EnrollmentSettings
+from boardlet_cli.cluster import Cluster
+from boardlet_wire import claim, seal
+from boardlet_wire.names import GrantCode, GrantKey
+from controlplane import ControlPlane
+
+MODEL = Path(__file__).parents[2] / "crds/samples/greenhouse.yaml"
+RING = KeyRing(bytes(range(32)), bytes(16))
+MAX_OPEN = 3
+
+
+class Stranger:
+    """Whoever holds the claim: asks, and reads what is answered to it."""
+
+    def __init__(self, world: World, seed: str, hardware: bytes = b"\xa0\xb7") -> None:
+        self.world, self.hardware = world, hardware
+        self.secret = hashlib.sha256(seed.encode()).digest()
+        self.public = claim.x25519(self.secret, claim.BASE)
+        self.fingerprint = claim.fingerprint(self.public)
+        self.name = f"{hardware.hex()}-{self.fingerprint}"
+
+    def request(self) -> bytes:
+        body = encode({0: 1, 1: bytes(16), 2: self.public, 3: self.hardware})
+        return body + seal.tag(self.world.made.keys.up, f"e/{self.fingerprint}/q", b"", body, seal.UP_TAG)
+
+    async def ask(self) -> GrantCode:
+        """What a request of it comes to."""
+        heard = self.world.answers.setdefault(f"e/{self.fingerprint}/a", [])
+        before = len(heard)
+        self.world.made.request(self.fingerprint, self.request())
+        await self.world.until(lambda: len(heard) > before)
+        body = seal.verify(self.world.made.keys.down, f"e/{self.fingerprint}/a", bytes(16), heard[-1], seal.DOWN_TAG)
+        assert body is not None
+        return GrantCode(Fields.decode(body).integer(GrantKey.CODE))
+
+
+class World:
+    """Enrolment as a bridge runs it, its answers kept, and what its engine has heard of boards."""
+
+    client: KubeClient
+
+    def __init__(self, cluster: Cluster, policy: Path | None = None) -> None:
+        self.cluster = cluster
+        self.answers: dict[str, list[bytes]] = {}
+        self.outcomes: Counter[str] = Counter()
+        self.spoken: dict[str, int] = {}
+        settings = EnrollmentSettings(str(cluster.namespace), 1, MAX_OPEN, 1, policy)
+        self.made = Enrollments(
+            settings,
+            RING,
+            lambda: self.client,
+            lambda topic, payload: self.answers.setdefault(topic, []).append(payload),
+            lambda namespace, name: self.spoken.get(name, 0),
+            lambda outcome: self.outcomes.update([outcome]),
+        )
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not true():
+                await asyncio.sleep(0.01)
+
+    async def reason(self, who: Stranger, wanted: str) -> None:
+        """Wait until the Enrollment shows this reason."""
+        async with asyncio.timeout(30):
+            while (await self.kubectl("get", "enrollment", who.name, "-o", REASON)) != wanted:
+                await asyncio.sleep(0.05)
+
+    async def approve(self, who: Stranger, board: str = "g7", **spec: Any) -> None:
+        full = {"approved": True, "boardName": board, "modelRef": {"name": "greenhouse"}, **spec}
+        await self.kubectl("patch", "enrollment", who.name, "--type=merge", "-p", json.dumps({"spec": full}))
+
+    async def kubectl(self, *arguments: str) -> str:
+        return (await asyncio.to_thread(self.cluster.run, *arguments)).stdout
+
+
+REASON = "jsonpath={.status.conditions[0].reason}"
+Play = Callable[..., World]
+Script = Callable[[World], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def play(plane: ControlPlane, cluster: Cluster) -> Play:
+    """Runs a script beside the enrolment of one bridge."""
+    cluster.run("apply", "-f", str(MODEL))
+
+    def run(script: Script, policy: Path | None = None) -> World:
+        async def play() -> World:
+            world = World(cluster, policy)
+            async with KubeClient(connection.from_file(plane.kubeconfig())) as client:
+                world.client = client
+                works = asyncio.create_task(world.made.run())
+                try:
+                    await script(world)
+                finally:
+                    works.cancel()
+                    await asyncio.gather(works, return_exceptions=True)
+            return world
+
+        return asyncio.run(play())
+
+    return run
+
+
+def test_a_key_that_was_used_is_never_given(play: Play) -> None:
+    """An approval grants until the board has spoken, then to nobody; nor is the key of a Board in use given."""
+
+    async def script(world: World) -> None:
+        first, second = Stranger(world, "first"), Stranger(world, "second", b"\xa0\xb8")
+        assert await first.ask() is GrantCode.PENDING
+        await world.approve(first)
+        assert await first.ask() is GrantCode.GRANTED
+        assert await first.ask() is GrantCode.GRANTED, "the first answer may have been lost"
+        await second.ask()
+        await world.approve(second)
+        assert await second.ask() is GrantCode.PENDING, "the Board has been promised to the first"
+        await world.reason(second, "BoardExists")
+        world.spoken["g7"] = 1
+        await world.reason(first, "Enrolled")
+        assert await first.ask() is GrantCode.BURNT
+        assert await second.ask() is GrantCode.PENDING
+        credential = {"spec": {"credential": {"keyNumber": 2, "revokedKeyNumber": 1}}}
+        await world.kubectl("patch", "board", "g7", "--type=merge", "-p", json.dumps(credential))
+        assert await second.ask() is GrantCode.GRANTED, "the Board's next key, as the message says"
+        await world.kubectl("delete", "enrollment", first.name)
+        assert await first.ask() is GrantCode.PENDING, "forgotten, and to be approved anew"
+
+    play(script)
+
+
+def test_a_forged_request_is_an_enrollment_of_its_own(play: Play, tmp_path: Path) -> None:
+    """Who says another's hardware number gets another Enrollment, both say so, and no policy chooses between them."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text('{model: greenhouse, hardware: ["a0:b7"], quota: 5, until: "2999-01-01T00:00:00Z"}')
+
+    async def script(world: World) -> None:
+        thief, true = Stranger(world, "thief", b"\xa0\xb9"), Stranger(world, "true")
+        assert await true.ask() is GrantCode.GRANTED, "listed, and nobody else says so"
+        world.spoken[f"greenhouse-{true.hardware.hex()}"] = 1
+        await world.reason(true, "Enrolled")
+        assert await thief.ask() is GrantCode.PENDING, "not listed"
+        thief = Stranger(world, "thief")
+        assert thief.name != true.name
+        assert await thief.ask() is GrantCode.PENDING, "listed, but so is the one before"
+        await world.reason(thief, "Contested")
+
+    play(script, policy)
+
+
+def test_a_flood_is_bounded_and_counted(play: Play) -> None:
+    """Of hundreds of requests so many become Enrollments as may, the others are refused with the reason, or dropped."""
+
+    async def script(world: World) -> None:
+        crowd = [Stranger(world, f"flood {n}", n.to_bytes(2, "big")) for n in range(3 * enrollment.WAITING)]
+        for stranger in crowd:
+            world.made.request(stranger.fingerprint, stranger.request())
+            world.made.request(stranger.fingerprint, stranger.request()[:-1] + b"x")
+        assert world.outcomes["flood"] >= 2 * enrollment.WAITING
+        await world.until(lambda: world.outcomes["too_many"] >= 5)
+        names = await world.kubectl("get", "enrollments", "-o", "name")
+        assert len(names.split()) == MAX_OPEN
+        assert world.outcomes["wrong_seal"] > 0
+
+    play(script)
+
+
+def test_what_hinders_is_said_on_the_object(play: Play) -> None:
+    """No model, an id that is refused, a no: each is a reason with its next step, and the board is told to wait."""
+
+    async def script(world: World) -> None:
+        one, two = Stranger(world, "one", b"\x01\x01"), Stranger(world, "two", b"\x02\x02")
+        await one.ask()
+        await world.approve(one, modelRef={"name": "absent"})
+        assert await one.ask() is GrantCode.PENDING
+        await world.reason(one, "ModelNotFound")
+        await world.kubectl("patch", "enrollment", one.name, "--type=merge", "-p", '{"spec":{"approved":false}}')
+        assert await one.ask() is GrantCode.DENIED
+        await world.reason(one, "Denied")
+        await two.ask()
+        await world.approve(two, board="g9", boardID="k7m2q9xa")
+        assert await two.ask() is GrantCode.GRANTED
+        assert await world.kubectl("get", "board", "g9", "-o", "jsonpath={.spec.boardID}") == "k7m2q9xa"
+
+    play(script)
+
+
+def test_the_next_bridge_goes_on(play: Play) -> None:
+    """What one bridge has granted, the next sees used and burns: the objects are the memory."""
+
+    async def grants(world: World) -> None:
+        one = Stranger(world, "one")
+        await one.ask()
+        await world.approve(one)
+        assert await one.ask() is GrantCode.GRANTED
+
+    async def burns(world: World) -> None:
+        world.spoken["g7"] = 1
+        one = Stranger(world, "one")
+        await world.reason(one, "Enrolled")
+        assert await one.ask() is GrantCode.BURNT
+
+    play(grants)
+    play(burns)
