@@ -417,7 +417,8 @@ class Process:
 
 
 _DEFAULTS = {name: field.default for name, field in Settings.model_fields.items() if name != "root_key_file"} | {
-    "http_port": 0
+    "http_port": 0,
+    "lease_s": 0,
 }
 
 

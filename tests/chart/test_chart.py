@@ -143,6 +143,8 @@ def test_another_release_has_rights_of_its_own(helm: Any) -> None:
         ({"settings": {"root_key_file": "/x"}}, "root_key_file"),
         ({"image": {"digest": "latest"}}, "digest"),
         ({"namespaces": ["North Site"]}, "namespaces"),
+        ({"bridge": {"replicas": 2}}, "broker.external.host"),
+        ({"bridge": {"replicas": 0}}, "replicas"),
     ],
 )
 def test_wrong_values_are_refused(helm: Any, tmp_path: Path, values: dict[str, Any], said: str) -> None:
@@ -152,6 +154,16 @@ def test_wrong_values_are_refused(helm: Any, tmp_path: Path, values: dict[str, A
     done = helm.run("template", "boardlet", ROOT / "bridge/chart", "-f", path, check=False)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_replicas_are_replaced_one_by_one(helm: Any) -> None:
+    """One bridge ends before the next begins; several share the boards of one broker, and go and come in turn."""
+    one_bridge = one(helm.render(), "Deployment")["spec"]
+    assert (one_bridge["replicas"], one_bridge["strategy"]["type"]) == (1, "Recreate")
+    many = helm.render("--set", "bridge.replicas=3,broker.external.host=mqtt.example.com")
+    several = one(many, "Deployment")["spec"]
+    assert (several["replicas"], several["strategy"]["type"]) == (3, "RollingUpdate")
+    assert one(many, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 
 
 def test_the_files_for_kubectl_are_the_charts(helm: Any, cluster: Cluster) -> None:

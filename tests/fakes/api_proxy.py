@@ -140,6 +140,7 @@ class ApiProxy(LoopThread):
         if self._page and "limit" in url.query:
             url = url.update_query(limit=str(self._page))
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
+        headers["Accept-Encoding"] = "identity"  # a watch is passed on by its lines
         async with self._session.request(
             request.method, self._upstream + str(url), data=await request.read() or None, headers=headers
         ) as answer:

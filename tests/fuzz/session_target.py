@@ -12,6 +12,7 @@ import gc
 import struct
 import time
 import tracemalloc
+from collections.abc import Collection
 from typing import Any, Final
 
 from board_target import packet
@@ -49,7 +50,7 @@ class Handler:
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def on_up(self) -> None:
+    def on_up(self, buckets: Collection[str]) -> None:
         self.said.append("up")
 
     def on_down(self, reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import broker as brokers
@@ -27,7 +27,7 @@ class Handler:
         self.at_up = 0
         self.warnings: list[str] = []
 
-    def on_up(self) -> None:
+    def on_up(self, buckets: Collection[str]) -> None:
         self.events.append("up")
         self.at_up = len(self.messages)
 

@@ -12,7 +12,7 @@ from boardlet_bridge.core.state import Limits
 from boardlet_bridge.runtime import engine as engines
 from boardlet_bridge.runtime import leftover
 from boardlet_bridge.runtime.engine import Engine
-from boardlet_wire.topic import topic
+from boardlet_wire.topic import bucket, topic
 from structlog.testing import capture_logs
 
 
@@ -21,6 +21,7 @@ class Outlet:
 
     def __init__(self) -> None:
         self.time = 100.0
+        self.is_sure = True
         self.published: list[str] = []
         self.refusals: list[str] = []
         self.marks: list[tuple[str, str, str]] = []
@@ -45,6 +46,9 @@ class Outlet:
     def warned(self, reason: str) -> None: ...
     def doubt(self) -> None: ...
     def admit(self, board_id: str, number: int) -> None: ...
+
+    def sure(self) -> bool:
+        return self.is_sure
 
 
 def board(number: int, namespace: str = "default", created: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
@@ -216,3 +220,80 @@ def test_a_claim_of_the_same_second_takes_nothing(engine: Engine) -> None:
     owner = engine.claims.owner("board0001")
     assert owner is not None
     assert owner.name == ("default", "g1")
+
+
+def test_what_another_replica_serves_is_left_alone(engine: Engine, outlet: Outlet) -> None:
+    """A bucket that is lost: nothing is sent, written or remembered of its boards, whatever comes in for them."""
+    key = ("boards", "default", "g1")
+    message(engine, "d", b"a mailbox", True)
+    message(engine, "d", b"of nobody", True, "unknown00")
+    engine.release({bucket("board0001"), bucket("unknown00")})
+    assert engine.entries["default", "g1"].board.mailbox == b""
+    assert engine.leftovers.mailboxes == {}
+    before = list(outlet.published), list(outlet.marks), list(outlet.refusals)
+    edited = board(1)
+    edited["metadata"] |= {"resourceVersion": "2", "generation": 2}
+    edited["status"] = {"conditions": []}
+    engine.on_board("MODIFIED", edited)
+    for letter in "srd":
+        message(engine, letter, b"for somebody else")
+    assert (outlet.published, outlet.marks, outlet.refusals) == before
+    assert engine.snapshot(key) is None
+    assert engine.served == 1
+
+
+def test_a_bucket_that_is_gained_is_begun_as_at_a_start(engine: Engine, outlet: Outlet) -> None:
+    """What was held is forgotten, the object of now counts; the board is asked when its mailbox has been read."""
+    mine = {bucket("board0001")}
+    engine.release(mine)
+    edited = board(1)
+    edited["metadata"] |= {"resourceVersion": "2", "generation": 2}
+    edited["status"] = {"desired": {"revision": 7, "digest": "00" * 8, "generation": 1}, "board": {"keyNumber": 1}}
+    engine.on_board("MODIFIED", edited)
+    outlet.published.clear()
+    engine.hold(mine)
+    held = engine.entries["default", "g1"].board
+    assert (held.generation, held.recorded and held.recorded.revision) == (2, 7)
+    assert outlet.published == []
+    engine.on_up(mine)
+    assert outlet.published == [topic("board0001", "c")]
+
+
+def test_a_model_is_told_by_one_replica(engine: Engine, outlet: Outlet) -> None:
+    """A BoardModel's status is written by the replica that holds the bucket of its name, and by no other."""
+    model = {
+        "metadata": {"namespace": "default", "name": "m", "uid": "u", "resourceVersion": "1", "generation": 1},
+        "spec": {"properties": [{"name": "led", "index": 0, "type": "Boolean", "access": "ReadWrite"}]},
+    }
+    engine.on_model("ADDED", model)
+    key = ("boardmodels", "default", "m")
+    assert engine.snapshot(key) is not None
+    engine.release({bucket("default/m")})
+    assert engine.snapshot(key) is None
+    outlet.marks.clear()
+    engine.hold({bucket("default/m")})
+    assert key in outlet.marks
+
+
+def test_without_a_lease_only_what_was_minted_before_is_sent(engine: Engine, outlet: Outlet) -> None:
+    """While nobody knows who serves a board, its last desired may be mailed again, and nothing that is minted then."""
+    model = {
+        "metadata": {"namespace": "default", "name": "m", "uid": "u", "resourceVersion": "1", "generation": 1},
+        "spec": {"properties": [{"name": "led", "index": 0, "type": "Boolean", "access": "ReadWrite"}]},
+    }
+    engine.on_model("ADDED", model)
+    entry = engine.entries["default", "g1"]
+    where, known = topic("board0001", "d"), entry.board.desired
+    assert known is not None
+    outlet.is_sure = False
+    edited = board(1)
+    edited["metadata"] |= {"resourceVersion": "2", "generation": 2}
+    edited["spec"] |= {"properties": {"led": True}}
+    engine.on_board("MODIFIED", edited)
+    minted = entry.board.desired
+    assert minted is not None
+    assert minted.identity.revision == known.identity.revision + 1
+    assert engine.may_send(where, known.payload, True)
+    assert not engine.may_send(where, minted.payload, True)
+    assert not engine.may_send(where, b"", True)
+    assert engine.may_send(topic("board0001", "c"), b"a question", False)

@@ -117,7 +117,7 @@ class Cluster:
             "current-context": ACCOUNT,
             "clusters": [{"name": ACCOUNT, "cluster": view["clusters"][0]["cluster"]}],
             "users": [{"name": ACCOUNT, "user": {"token": token}}],
-            "contexts": [{"name": ACCOUNT, "context": {"cluster": ACCOUNT, "user": ACCOUNT}}],
+            "contexts": [{"name": ACCOUNT, "context": {"cluster": ACCOUNT, "user": ACCOUNT, "namespace": SYSTEM}}],
         }
         path.touch(mode=0o600)
         path.write_text(yaml.safe_dump(config))

@@ -6,8 +6,8 @@ are as the API server gives them, whoever keeps them: uid, generation and resour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Literal, Protocol
 
 from boardlet_bridge.core.notice import Notice
@@ -27,6 +27,7 @@ class Sink(Protocol):
     def on_board(self, change: Change, obj: Mapping[str, Any]) -> None: ...
     def on_model(self, change: Change, obj: Mapping[str, Any]) -> None: ...
     def on_rewound(self) -> None: ...
+    def serves(self, obj: Mapping[str, Any]) -> bool: ...
     def board_versions(self) -> Mapping[tuple[str, str], str]: ...
     def model_versions(self) -> Mapping[tuple[str, str], str]: ...
 
@@ -35,6 +36,19 @@ class Sink(Protocol):
 
     def written(self, key: Key, obj: Mapping[str, Any]) -> None:
         """The object as the store has it after a write of its status."""
+
+
+class Leases(Protocol):
+    """Where replicas of the bridge keep their Leases (coordination.k8s.io/v1); all may raise the store's errors."""
+
+    @property
+    def namespace(self) -> str:
+        """The bridge's own."""
+
+    async def leases(self, namespace: str, label: str) -> list[dict[str, Any]]: ...
+    def watch_leases(self, namespace: str, label: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+    async def put_lease(self, body: Mapping[str, Any]) -> dict[str, Any]: ...
+    async def delete_lease(self, namespace: str, name: str, version: str) -> None: ...
 
 
 class Store(Protocol):
@@ -48,6 +62,12 @@ class Store(Protocol):
 
     def serve(self, stack: AsyncExitStack) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Begin to follow; the works to be run from now on, by name, none of which ends by itself."""
+
+    def leases(self, may_write: Callable[[], bool]) -> Leases | None:
+        """Ask `may_write` before every write from now on; None, and nothing is asked, where replicas cannot be."""
+
+    async def landed(self) -> None:
+        """Return when every write that is under way now is done."""
 
     async def drain(self, within_s: float) -> None:
         """Write what waits, as the last thing."""

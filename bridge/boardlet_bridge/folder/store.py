@@ -116,6 +116,12 @@ class FolderStore:
     def serve(self, stack: AsyncExitStack) -> Mapping[str, Coroutine[Any, Any, None]]:
         return {"folder": self._run(), "inotify": self._hear(), "writer": self._writer.run()}
 
+    def leases(self, may_write: Callable[[], bool]) -> None:
+        """A folder has one bridge."""
+
+    async def landed(self) -> None:
+        """What is written is written at once."""
+
     async def drain(self, within_s: float) -> None:
         await self._writer.drain(within_s)
 

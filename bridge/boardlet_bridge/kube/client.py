@@ -1,4 +1,4 @@
-"""A small client of the API server: list, get, status by server-side apply, finalizers of our kinds; Events.
+"""A small client of the API server: list, get, status by server-side apply, finalizers of our kinds; Events; Leases.
 
 Errors are told apart by what the caller does about them: read again (Conflict), forget (NotFound), wait (Throttled,
 Unavailable), or tell an operator (Forbidden, Invalid).
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
 
@@ -60,6 +61,14 @@ class Unavailable(ApiError):
     """The API server cannot be reached, is not well (5xx), or does not know our rights (401, 403)."""
 
 
+class Forbidden(Unavailable):
+    """Our rights do not allow it (403), or the API server has not read them yet."""
+
+
+class Fenced(Unavailable):
+    """Nothing was asked: this replica's lease has run out, and others may have been given what it serves."""
+
+
 ERRORS: Final[dict[int, type[ApiError]]] = {404: NotFound, 409: Conflict, 410: Gone}
 
 
@@ -68,7 +77,14 @@ class KubeClient:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before every write but those of leases."""
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def namespace(self) -> str:
+        """The bridge's own, as the connection says."""
+        return self.connection.namespace
 
     async def __aenter__(self) -> KubeClient:
         context = self.connection.ssl_context()
@@ -85,7 +101,7 @@ class KubeClient:
         """Apply a whole status (server-side apply, one manager); the body names uid and resourceVersion."""
         meta = body["metadata"]
         path = f"{_path(plural, meta['namespace'], meta['name'])}/status?fieldManager={MANAGER}&force=true"
-        return await self._request("PATCH", path, body, "application/apply-patch+yaml")
+        return await self._write("PATCH", path, body, "application/apply-patch+yaml")
 
     async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
         """One object; raises NotFound, which alone proves that it is not there."""
@@ -138,21 +154,50 @@ class KubeClient:
         wanted = [*others, FINALIZER] if present else others
         kept = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": wanted}
         path = f"{_path('boards', meta['namespace'], meta['name'])}?fieldManager={MANAGER}"
-        return await self._request("PATCH", path, {"metadata": kept}, "application/merge-patch+json")
+        return await self._write("PATCH", path, {"metadata": kept}, "application/merge-patch+json")
 
     async def create(self, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object of one of our kinds; raises Conflict where there is one of that name."""
         path = f"{_path(plural, body['metadata']['namespace'])}?fieldManager={MANAGER}"
-        return await self._request("POST", path, body)
+        return await self._write("POST", path, body)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         """Create an Event (core/v1); the body names it."""
-        await self._request("POST", f"/api/v1/namespaces/{namespace}/events?fieldManager={MANAGER}", body)
+        await self._write("POST", f"/api/v1/namespaces/{namespace}/events?fieldManager={MANAGER}", body)
 
     async def patch_event(self, namespace: str, name: str, body: Mapping[str, Any]) -> None:
         """Change fields of an Event; raises NotFound once the cluster has forgotten it."""
         path = f"/api/v1/namespaces/{namespace}/events/{name}?fieldManager={MANAGER}"
-        await self._request("PATCH", path, body, "application/merge-patch+json")
+        await self._write("PATCH", path, body, "application/merge-patch+json")
+
+    async def leases(self, namespace: str, label: str) -> list[dict[str, Any]]:
+        """The Leases with this label (NAME=VALUE), as they are now; raises Forbidden without rights."""
+        answer = await self._request("GET", f"{_leases(namespace)}?{_labelled(label)}")
+        return list(answer["items"])
+
+    def watch_leases(self, namespace: str, label: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """What happens to them; raises ApiError."""
+        return self._watch(f"{_leases(namespace)}?{WATCH}&{_labelled(label)}")
+
+    async def put_lease(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a Lease, or replace the version that the body names; raises Conflict, NotFound."""
+        meta = body["metadata"]
+        path = _leases(meta["namespace"])
+        if "resourceVersion" in meta:
+            return await self._request("PUT", f"{path}/{meta['name']}", body)
+        return await self._request("POST", path, body)
+
+    async def delete_lease(self, namespace: str, name: str, version: str) -> None:
+        """Delete this version of a Lease; raises Conflict where there is another, NotFound where there is none."""
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"resourceVersion": version}}
+        await self._request("DELETE", f"{_leases(namespace)}/{name}", options)
+
+    async def _write(
+        self, method: str, path: str, body: Mapping[str, Any], content: str = "application/json"
+    ) -> dict[str, Any]:
+        if not self.may_write():
+            raise Fenced("the lease of this replica has run out: nothing is written until it is renewed")
+        return await self._request(method, path, body, content)
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = "application/json"
@@ -197,6 +242,14 @@ def _path(plural: str, namespace: str | None = None, name: str = "") -> str:
     return f"/apis/{GROUP}{scope}/{plural}" + (f"/{name}" if name else "")
 
 
+def _leases(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+
+def _labelled(label: str) -> str:
+    return f"labelSelector={quote(label, safe='')}"
+
+
 def _error(status: int, text: str, retry_after: str | None) -> ApiError:
     try:
         message = json.loads(text)["message"]
@@ -207,6 +260,8 @@ def _error(status: int, text: str, retry_after: str | None) -> ApiError:
         asked = float(retry_after) if retry_after and retry_after.isdigit() else 1.0
         return Throttled(message, min(asked, LONGEST_PATIENCE_S))
     # A token that is being rotated, and roles that a starting API server has not read yet, are a matter of time.
-    if status >= 500 or status in (401, 403):
+    if status == 403:
+        return Forbidden(message)
+    if status >= 500 or status == 401:
         return Unavailable(message)
     return ERRORS.get(status, Rejected)(message)

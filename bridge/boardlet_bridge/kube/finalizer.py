@@ -24,17 +24,28 @@ Wish = tuple[Mapping[str, Any], bool]  # an object, and whether the finalizer is
 
 
 class Finalizers:
-    """Writes wishes within `budget`; `seen` gets the object as the API server answered it."""
+    """Writes wishes within `budget`; `seen` gets the object as the API server answered it.
 
-    def __init__(self, client: KubeClient, seen: Callable[[Mapping[str, Any]], None], budget: Budget) -> None:
+    `ours` is asked before each write whether the object is still this replica's to serve.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        seen: Callable[[Mapping[str, Any]], None],
+        budget: Budget,
+        ours: Callable[[Mapping[str, Any]], bool] = lambda obj: True,
+    ) -> None:
         self._client = client
         self._seen = seen
+        self._ours = ours
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._wishes: dict[str, Wish] = {}
         self._queue: deque[str] = deque()
         self._pauses: dict[str, float] = {}
         self._workers: set[asyncio.Task[None]] = set()
+        self._flying: set[asyncio.Future[None]] = set()
         self._complaint = Complaint(
             "finalizer", "cannot write finalizers, will try again", "finalizers are written again"
         )
@@ -69,9 +80,22 @@ class Finalizers:
                 await asyncio.sleep(wait)
                 continue
             self._budget.spend()
-            await self._fulfil(*self._wishes.pop(self._queue.popleft()))
+            flying = self._loop.create_future()
+            self._flying.add(flying)
+            try:
+                await self._fulfil(*self._wishes.pop(self._queue.popleft()))
+            finally:
+                self._flying.discard(flying)
+                flying.set_result(None)
+
+    async def landed(self) -> None:
+        """Return when every write that is under way now is done."""
+        if self._flying:
+            await asyncio.wait(list(self._flying))
 
     async def _fulfil(self, obj: Mapping[str, Any], present: bool) -> None:
+        if not self._ours(obj):
+            return
         try:
             answer = await self._client.set_finalizer(obj, present)
         except NotFound:

@@ -110,6 +110,11 @@ class StatusWriter:
                 async with asyncio.timeout_at(wake_at):
                     await self._changed.wait()
 
+    async def landed(self) -> None:
+        """Return when every write that is under way now is done."""
+        if self._flying:
+            await asyncio.wait(list(self._flying.values()))
+
     async def drain(self, within_s: float) -> None:
         """Write what waits, also what may wait longer; returns when all is written or the time is over."""
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boardlet_bridge.core.notice import Notice
-from boardlet_bridge.core.store import Change, Key, Sink, Waiting
+from boardlet_bridge.core.store import Change, Key, Leases, Sink, Waiting
 from boardlet_bridge.kube import connection
 from boardlet_bridge.kube.board_watch import BoardWatch
 from boardlet_bridge.kube.budget import Budget
@@ -60,7 +60,7 @@ class KubeStore:
         self._described = connection.find(settings.kubeconfig, settings.context)
         self.client = await stack.enter_async_context(KubeClient(self._described))
         budget = Budget(settings.status_writes_per_s, settings.status_burst)
-        self._finalizers = Finalizers(self.client, lambda obj: sink.on_board("MODIFIED", obj), budget)
+        self._finalizers = Finalizers(self.client, lambda obj: sink.on_board("MODIFIED", obj), budget, sink.serves)
         stack.push_async_callback(self._finalizers.stop)
         self._writer = StatusWriter(
             self.client,
@@ -99,8 +99,17 @@ class KubeStore:
             "guard": self._resync.guard(),
         }
 
+    def leases(self, may_write: Callable[[], bool]) -> Leases:
+        self.client.may_write = may_write
+        return self.client
+
+    async def landed(self) -> None:
+        await self._writer.landed()
+        await self._finalizers.landed()
+
     async def drain(self, within_s: float) -> None:
         await self._writer.drain(within_s)
+        await self._finalizers.stop()
 
     def mark(self, key: Key, urgent: bool) -> None:
         self._writer.mark(key, urgent)

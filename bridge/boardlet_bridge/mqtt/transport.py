@@ -96,6 +96,12 @@ class Transport:
         codes = await self.first(answer, CONNECT_S, "the broker did not answer a SUBSCRIBE")
         return [topic for topic, code in zip(topics, codes, strict=False) if code.is_failure]
 
+    async def unsubscribe(self, topics: list[str]) -> None:
+        """Have no more messages on these; raises ConnectionEnded."""
+        code, _ = self._client.unsubscribe(topics)
+        if code != paho.MQTT_ERR_SUCCESS:
+            raise ConnectionEnded(f"cannot unsubscribe: {paho.error_string(code)}")
+
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> int | None:
         """Send at QoS 1 and return the number that will be acknowledged, None where the connection is over."""
         sent = self._client.publish(topic, payload, qos=1, retain=retain)

@@ -1,7 +1,8 @@
 """Keeps the broker's logins in step with the Boards: who has an object is let in, nobody else (docs/operations.md).
 
 What is wanted is the whole set, so that changes are coalesced and a crash leaves nothing behind: the next bridge writes
-the same set, and the broker is told at every start, in case the last one died between file and signal.
+the same set, and the broker is told at every start, in case the last one died between file and signal. Of many replicas
+one keeps the files, for the boards of all: the one that holds bucket 00.
 """
 
 from __future__ import annotations
@@ -44,11 +45,20 @@ class CredentialSettings:
 
 
 class Credentials:
-    """Lets boards in by the number of their key; `password` gives the password that follows from id and number."""
+    """Lets boards in by the number of their key; `password` gives the password that follows from id and number.
 
-    def __init__(self, settings: CredentialSettings, password: Callable[[str, int], str]) -> None:
+    `keeps` says whether the files are this replica's to keep: True, False, None for that it is not sure now.
+    """
+
+    def __init__(
+        self,
+        settings: CredentialSettings,
+        password: Callable[[str, int], str],
+        keeps: Callable[[], bool | None] = lambda: True,
+    ) -> None:
         self._settings = settings
         self._password = password
+        self._keeps = keeps
         self._numbers: dict[str, int] = {}
         self._users = UsersFile(settings.users_file) if settings.users_file else None
         self._changed = asyncio.Event()
@@ -64,6 +74,11 @@ class Credentials:
             return
         self._changed.set()
 
+    def again(self) -> None:
+        """Look at the files now: they may be ours to keep, which somebody else did."""
+        self._told = False
+        self._changed.set()
+
     async def run(self) -> None:
         """Keep the files, until cancelled; to be started when all objects have been listed."""
         self._changed.set()
@@ -77,6 +92,9 @@ class Credentials:
                     self._changed.set()
             await asyncio.sleep(COALESCE_S)
             self._changed.clear()
+            if not (keeps := self._keeps()):
+                self._told = keeps is False  # then telling is for the one that keeps them
+                continue
             await self._keep()
             await asyncio.sleep(LEAST_GAP_S + GAP_A_LOGIN_S * len(self._numbers))
 

@@ -1,19 +1,21 @@
 """The engine: events from broker and cluster to the core's steps, and its effects back out.
 
 It owns no decision: it finds the board that an event belongs to, lets the core step it, and carries out the effects.
-Everything runs on one asyncio loop, so a step is never interrupted.
+Everything runs on one asyncio loop, so a step is never interrupted. It knows every Board object, and serves those whose
+id falls into the buckets that it holds (runtime/shard.py): of the others nothing is sent, written or remembered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import structlog
 from boardlet_wire.names import DESIRED, SESSION
+from boardlet_wire.topic import bucket
 
 from boardlet_bridge.core.board import new_board, step
 from boardlet_bridge.core.credential import KeyRing
@@ -40,6 +42,7 @@ from boardlet_bridge.core.store import Change, Key
 from boardlet_bridge.runtime.alarm import Alarm
 from boardlet_bridge.runtime.leftover import Leftovers
 from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
+from boardlet_bridge.runtime.shard import BUCKETS
 
 BOARDS: Final = "boards"
 MODELS: Final = "boardmodels"
@@ -65,6 +68,7 @@ class Outlet(Protocol):
     def warned(self, reason: str) -> None: ...
     def doubt(self) -> None: ...
     def admit(self, board_id: str, number: int) -> None: ...
+    def sure(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -77,7 +81,10 @@ class Engine:
     entries: dict[Name, Entry] = field(default_factory=dict)
     models: Models = field(default_factory=Models)
     claims: Claims = field(default_factory=Claims)
-    broker_up: bool = False
+    held: set[str] = field(default_factory=lambda: set(BUCKETS))
+    """The buckets whose boards are served."""
+    read: set[str] = field(default_factory=set)
+    """Those of which everything that the broker retains has been read."""
     broker_reason: str = ""
     listed: bool = False
     leftovers: Leftovers = field(default_factory=Leftovers)
@@ -90,22 +97,57 @@ class Engine:
     def __post_init__(self) -> None:
         self.alarm = Alarm(self.outlet.call_at, self.outlet.now, self._tick)
 
+    # From the other replicas
+    def hold(self, buckets: Collection[str], *, fresh: bool = False) -> None:
+        """Serve these too, as a bridge that starts; `fresh` where their objects have just been listed."""
+        self.held.update(buckets)
+        for entry in self._of(buckets):
+            if entry.stale or not fresh:
+                self._begin_anew(entry)
+        for name in self.models.objects:
+            if bucket("/".join(name)) in buckets:
+                self.outlet.mark((MODELS, *name), True)
+
+    def release(self, buckets: Collection[str]) -> None:
+        """Serve these no more, and forget of their boards all but the objects."""
+        self.held.difference_update(buckets)
+        self.read.difference_update(buckets)
+        self.leftovers.drop(buckets)
+        for entry in self._of(buckets):
+            self._begin_anew(entry)
+
+    def _of(self, buckets: Collection[str]) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.bucket in buckets]
+
+    def _begin_anew(self, entry: Entry) -> None:
+        rival = entry.board.rival
+        entry.board = new_board(entry.board.keys.board_id, self.ring, self.limits, entry.object)
+        entry.sent = entry.sworn = None
+        entry.stale = False
+        for event in (self.models.seen(entry.model_ref), ClaimSeen(rival), ObjectSeen(entry.object)):
+            self._step(entry, event)
+
     # From the broker
-    def on_up(self) -> None:
-        log.info("broker is up", boards=len(self.entries))
-        self.broker_up, self.broker_reason = True, ""
-        self.leftovers.tell(*sorted(self.leftovers.mailboxes))
-        for entry in list(self.entries.values()):
+    def on_up(self, buckets: Collection[str] = BUCKETS) -> None:
+        met = self._of(buckets)
+        log.info("broker is up", boards=len(met), buckets=len(buckets))
+        self.broker_reason = ""
+        self.read.update(buckets)
+        self.leftovers.tell(*sorted(name for name in self.leftovers.mailboxes if bucket(name) in buckets))
+        for entry in met:
             self._step(entry, BrokerUp())
 
     def on_down(self, reason: str) -> None:
         log.warning("broker is away", reason=reason)
-        self.broker_up, self.broker_reason = False, reason
+        self.broker_reason = reason
+        self.read.clear()
         self.leftovers.clear()
         for entry in list(self.entries.values()):
             self._step(entry, BrokerDown(reason))
 
     def on_message(self, board_id: str, letter: str, topic: str, payload: bytes, retained: bool) -> None:
+        if topic[2:4] not in self.held:
+            return  # it was on its way when the bucket was lost
         self.received[letter] += 1
         if retained and letter not in RETAINED:
             # Nobody retains these but to have them read again at every start of a bridge.
@@ -173,7 +215,7 @@ class Engine:
         self._step(entry, ObjectSeen(obj))
         if session := self.leftovers.sessions.pop(board_id, None):
             self._step(entry, Message(SESSION, session))
-        if self.broker_up:
+        if entry.bucket in self.read:
             self._step(entry, BrokerUp())
 
     def _update(self, entry: Entry, obj: Mapping[str, Any]) -> None:
@@ -186,7 +228,10 @@ class Engine:
         foreign = obj.get("status") != before.get("status") and bare(obj.get("status")) != entry.sent
         if foreign or before["metadata"].get("resourceVersion") == REWOUND:
             # Somebody else wrote the status; the writer's next snapshot puts it right, and is dropped if it is.
-            self.outlet.mark((BOARDS, *entry.name), False)
+            if entry.bucket in self.held:
+                self.outlet.mark((BOARDS, *entry.name), False)
+            else:
+                entry.stale = True
 
     def _forget(self, entry: Entry) -> None:
         board = entry.board
@@ -206,14 +251,31 @@ class Engine:
                     log.warning("two Boards claim one id", board=board_id, served=rival, unserved="/".join(entry.name))
                 self._step(entry, ClaimSeen(rival))
 
+    def serves(self, obj: Mapping[str, Any]) -> bool:
+        """Whether the Board is this replica's to serve."""
+        return bucket(obj["spec"]["boardID"]) in self.held
+
+    def proven_key(self, name: Name) -> int:
+        """The highest key number that a Board has spoken under, to this replica or by its status; 0 for none."""
+        entry = self.entries.get(name)
+        if entry is None:
+            return 0
+        said = ((entry.object.get("status") or {}).get("board") or {}).get("keyNumber")
+        return max(entry.board.proven_key, said if type(said) is int else 0)
+
     @property
     def connected(self) -> int:
         """How many boards answer in their present session."""
         return sum(entry.board.live for entry in self.entries.values())
 
+    @property
+    def served(self) -> int:
+        """How many Board objects are this replica's to serve."""
+        return sum(entry.bucket in self.held for entry in self.entries.values())
+
     def conditions(self) -> Counter[tuple[str, str, str]]:
         """How many boards show each (type, status, reason)."""
-        shown = (condition for entry in self.entries.values() for condition in entry.board.shown)
+        shown = (condition for entry in self._of(self.held) for condition in entry.board.shown)
         return Counter((condition.type, condition.status, condition.reason) for condition in shown)
 
     def root_keys(self) -> Counter[int]:
@@ -241,6 +303,8 @@ class Engine:
             log.exception("a step failed: report this", object="/".join(entry.name), event_type=type(event).__name__)
             self.outlet.refused("failed_step")
             return
+        if entry.board.desired is not entry.sworn and self.outlet.sure():
+            entry.sworn = entry.board.desired
         for effect in effects:
             self._carry_out(entry, effect)
         if entry.board.login != entry.login:
@@ -251,7 +315,15 @@ class Engine:
         owner = self.claims.owner(board_id)
         self.outlet.admit(board_id, owner.board.login if owner else 0)
 
+    def may_send(self, topic: str, payload: bytes, retain: bool) -> bool:
+        """Whether this may be sent by a replica that is not sure of its lease: no desired that it has minted since."""
+        entry = self.claims.owner(topic.split("/")[2])
+        known = entry.sworn if entry else None
+        return not retain or (known is not None and payload == known.payload)
+
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
+        if entry.bucket not in self.held and not isinstance(effect, Wake):
+            return
         match effect:
             case Publish(letter=letter, payload=payload, retain=retain):
                 self.outlet.publish(entry.board.keys.topic(letter), payload, retain=retain)
@@ -293,6 +365,8 @@ class Engine:
             obj = entry.object if entry else None
             status = snapshot(entry.board, entry.object.get("status") or {}, rfc3339()) if entry else None
         if obj is None or status is None or bare(status) == bare(obj.get("status")):
+            return None
+        if (entry.bucket if entry else bucket("/".join(name))) not in self.held:
             return None
         meta = obj["metadata"]
         if meta["resourceVersion"] == REWOUND:

@@ -67,7 +67,7 @@ class Enrollments:
     """One a bridge.
 
     `client` gives the API server's, once it is open; `spoken` the highest key number that the Board of a name has
-    spoken under, 0 for none.
+    spoken under, 0 for none; `keeps` whether it is this replica that enrols boards, of all that hear them ask.
     """
 
     def __init__(
@@ -78,7 +78,9 @@ class Enrollments:
         publish: Callable[[str, bytes], None],
         spoken: Callable[[str, str], int],
         observe: Callable[[str], None],
+        keeps: Callable[[], bool | None] = lambda: True,
     ) -> None:
+        self._keeps = keeps
         self._settings, self._ring, self._opened = settings, ring, client
         self._publish, self._spoken, self._observe = publish, spoken, observe
         self.keys = ClaimKeys.of(ring, settings.claim_number)
@@ -98,6 +100,8 @@ class Enrollments:
 
     def request(self, fingerprint: str, payload: bytes) -> None:
         """A request has come; cheap, and bounded, whoever sends whatever."""
+        if not self._keeps():
+            return
         if len(self._waiting) >= WAITING and fingerprint not in self._waiting:
             self._observe("flood")
             return
@@ -308,6 +312,12 @@ class Enrollments:
         # The claim is used up when the board has spoken: until then its answer may have been lost.
         listed = False
         while True:
+            if not self._keeps():
+                listed = False
+                self._granted.clear()
+                self._waiting.clear()
+                await asyncio.sleep(SETTLE_S)
+                continue
             try:
                 if not listed:
                     await self._recall()

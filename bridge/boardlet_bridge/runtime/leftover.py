@@ -5,10 +5,12 @@ That an object is absent proves nothing, and a board may live by its mailbox.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import structlog
 from boardlet_wire.names import DESIRED, SESSION
+from boardlet_wire.topic import bucket
 
 from boardlet_bridge.core.codec import MAX_PAYLOAD_BYTES
 
@@ -38,6 +40,12 @@ class Leftovers:
         messages.pop(board_id, None)
         if payload and len(payload) <= most and len(messages) < MAX_KEPT:
             messages[board_id] = payload
+
+    def drop(self, buckets: Collection[str]) -> None:
+        """Forget those of buckets that another replica serves now."""
+        for messages in (self.mailboxes, self.sessions):
+            for board_id in [board_id for board_id in messages if bucket(board_id) in buckets]:
+                del messages[board_id]
 
     def clear(self) -> None:
         """Forget all: the broker tells it anew."""

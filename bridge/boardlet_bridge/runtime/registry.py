@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from boardlet_wire.topic import bucket
+
 from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.model import Model, compile_model
-from boardlet_bridge.core.state import Board
+from boardlet_bridge.core.state import Board, Desired
 from boardlet_bridge.core.value import ModelError
 
 Name = tuple[str, str]  # namespace, name
@@ -34,8 +36,17 @@ class Entry:
     sent: Mapping[str, Any] | None = None  # the status that was last written, to tell its echo from others' writes
     login: int = 0
     """Board.login as last looked at."""
+    sworn: Desired | None = None
+    """Board.desired as it was when the lease last held."""
+    stale: bool = False
+    """Whether another replica has written a status since the board's state was made."""
     refused_at: dict[str, float] = field(default_factory=dict)
     """When a refusal was last logged, by cause."""
+
+    bucket: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bucket = bucket(self.board.keys.board_id)
 
     @property
     def uid(self) -> str:

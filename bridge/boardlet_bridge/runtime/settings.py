@@ -103,6 +103,14 @@ class Settings(BaseSettings):
     enrollment_policy_file: Path | None = None
     """YAML file of a policy that approves listed hardware without a person (docs/enrolment.md); read each time."""
 
+    replica_name: str | None = None
+    """The name of this replica among those that share the boards of one site; default: the pod's or host's name."""
+    lease_s: int = Field(15, ge=0, le=3600)
+    """A replica whose Lease has stood still for this many seconds has its boards served by the others; all replicas of
+    a site have the same. 0: no Lease, this bridge serves every board and must be the only one."""
+    lease_namespace: str | None = None
+    """Namespace of the Leases; default: the pod's, or that of the kubeconfig's context."""
+
     status_interval_s: float = Field(5.0, ge=0)
     """A board's mere values are written to its status at most once in this many seconds; conditions at once."""
     status_writes_per_s: float = Field(50.0, gt=0)

@@ -26,6 +26,7 @@ from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.health import Health
 from boardlet_bridge.runtime.metrics import Metrics
+from boardlet_bridge.runtime.replica import Replica
 from boardlet_bridge.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,16 +47,20 @@ class Bridge:
     """One bridge process; the engine's outlet."""
 
     def __init__(self, settings: Settings) -> None:
-        ring = KeyRing.of(read_root_keys(settings.root_key_file), secrets.token_bytes(SALT_BYTES))
+        roots = read_root_keys(settings.root_key_file)
+        ring = KeyRing.of(roots, secrets.token_bytes(SALT_BYTES))
         self.settings = settings
         self.metrics = Metrics()
         self.engine = Engine(ring, _limits(settings), self)
         self.store: Store = _store(settings, self.engine, self.metrics)
+        self.replica = Replica(settings, roots, self.engine)
         self.enrollments = self._enrollments(ring)
         requests = self.enrollments.request if self.enrollments else None
-        self.session = MqttSession(_mqtt(settings), self.engine, self._strange, requests)
+        self.session = MqttSession(_mqtt(settings), self.engine, self._strange, requests, self.replica.may_send)
         credentials = _credentials(settings, self.enrollments.keys.password if self.enrollments else "")
-        self.credentials = Credentials(credentials, ring.broker_password) if credentials.on else None
+        self.credentials = (
+            Credentials(credentials, ring.broker_password, self.replica.keeps) if credentials.on else None
+        )
         self.waiting = "has not been asked yet"
         self._named: set[str] = set()
 
@@ -67,9 +72,10 @@ class Bridge:
                 await self.store.open(stack)
             except StoreInvalid as error:
                 raise ConfigurationError(str(error)) from error
+            self.replica.join(self.store, self.session, self.credentials)
             engine = self.engine
             self.metrics.watch(
-                lambda: len(engine.entries),
+                lambda: engine.served,
                 lambda: engine.connected,
                 lambda: self.store.pending,
                 lambda: len(engine.leftovers.mailboxes),
@@ -78,7 +84,7 @@ class Bridge:
                 engine.conditions,
                 engine.root_keys,
                 self._parts,
-                lambda: self.session.up,
+                lambda: self.session.connected,
                 lambda: self.session.unread_bytes,
                 lambda: self.session.waiting,
             )
@@ -107,23 +113,27 @@ class Bridge:
         self.waiting = ""
         engine.on_listed()
         log.info("listed the objects", boards=len(engine.entries), models=len(engine.models.objects))
-        works: dict[str, Any] = {**self.store.serve(stack), "mqtt": self.session.run()}
+        works: dict[str, Any] = {**self.store.serve(stack), "mqtt": self.replica.serve()}
         if self.credentials is not None:
             works["credentials"] = self.credentials.run()
         if self.enrollments is not None:
             works["enrollments"] = self.enrollments.run()
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
-            ends: set[asyncio.Future[Any]] = {stopped, *tasks}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()  # none of them ends by itself: a bug of ours, to be seen
+            with self.replica.taking_part() as lease:  # its lease is the last that goes
+                try:
+                    ends: set[asyncio.Future[Any]] = {stopped, *tasks, *lease}
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                    for task in [*tasks, *lease]:
+                        if task.done():
+                            task.result()  # none of them ends by itself: a bug of ours, to be seen
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    await self.store.drain(DRAIN_S)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self.store.drain(DRAIN_S)
+            await self.replica.leave()
 
     # The engine's outlet
     def doubt(self) -> None:
@@ -163,6 +173,9 @@ class Bridge:
         if self.credentials is not None:
             self.credentials.admit(board_id, number)
 
+    def sure(self) -> bool:
+        return self.replica.fence.sure
+
     def _strange(self, topic: str) -> None:
         self.refused("strange_topic")
 
@@ -177,7 +190,8 @@ class Bridge:
             parts[next(iter(parts))] = self.waiting  # of a store's parts the first is the store itself
         return {
             **parts,
-            "broker": "" if self.session.up else self.engine.broker_reason or "not connected yet",
+            "broker": "" if self.session.up else self.engine.broker_reason or "not connected, or not read yet",
+            "lease": self.replica.why,
             "credentials": self.credentials.why if self.credentials else "",
             **({"enrollments": self.enrollments.why} if self.enrollments else {}),
         }
@@ -203,13 +217,12 @@ class Bridge:
         )
 
         def spoken(namespace: str, name: str) -> int:
-            entry = self.engine.entries.get((namespace, name))
-            return entry.board.proven_key if entry else 0
+            return self.engine.proven_key((namespace, name))
 
         def observe(outcome: str) -> None:
             self.metrics.enrollments.labels(outcome).inc()
 
-        return Enrollments(chosen, ring, lambda: store.client, self.publish, spoken, observe)
+        return Enrollments(chosen, ring, lambda: store.client, self.publish, spoken, observe, self.replica.keeps)
 
 
 def read_root_keys(path: Path) -> root_key.RootKeys:

@@ -1,0 +1,53 @@
+"""Who lives: replicas' leases as they were seen to change, by this process's own clock; pure.
+
+Other machines' clocks are not trusted: a replica is dead when its lease has stood still for its duration while we
+looked on. Time in which nobody looked, as while the API server was away, does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from boardlet_bridge.kube.lease import Lease
+
+BLIND: Final = 2 / 3  # of the shortest duration: whoever has not looked for so long has not seen anybody stand still
+KEPT: Final = 20  # durations after which a dead replica's lease is swept away; until then it tells an operator
+
+
+@dataclass(slots=True)
+class Seen:
+    lease: Lease
+    at: float  # when it was last seen to change
+
+
+@dataclass(slots=True)
+class Roll:
+    """The leases of a site as last listed."""
+
+    seen: dict[str, Seen] = field(default_factory=dict)
+    looked_at: float = float("-inf")
+
+    def look(self, leases: Iterable[Lease], now: float) -> None:
+        """Take a listing; `now` is seconds of one monotonic clock."""
+        blind = min((s.lease.duration_s for s in self.seen.values()), default=0.0) * BLIND
+        before, self.seen = self.seen if now - self.looked_at <= blind else {}, {}
+        for lease in leases:
+            known = before.get(lease.replica)
+            still = known is not None and known.lease.version == lease.version
+            self.seen[lease.replica] = Seen(lease, known.at if known is not None and still else now)
+        self.looked_at = now
+
+    def live(self, now: float) -> dict[str, Lease]:
+        """The replicas that live, by name."""
+        return {name: s.lease for name, s in self.seen.items() if now < s.at + s.lease.duration_s}
+
+    def next_death(self, now: float) -> float:
+        """When the first of the living is dead if nothing is heard of it, inf for never."""
+        ends = [s.at + s.lease.duration_s for s in self.seen.values()]
+        return min((end for end in ends if end > now), default=float("inf"))
+
+    def long_dead(self, now: float) -> list[Lease]:
+        """Leases that nobody needs any more."""
+        return [s.lease for s in self.seen.values() if now >= s.at + KEPT * s.lease.duration_s]
