@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +81,29 @@ class FolderSite(Site):
             return obj if ready and obj["metadata"]["generation"] == generation else None
 
         return until(true)
+
+    def boardlet(self, *words: str) -> str:
+        """What a command on this folder prints."""
+        done = subprocess.run(self._command(*words), capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def watch(self) -> Callable[[], list[str]]:
+        """Watch Boards from now on; the call that is returned ends it, and returns its lines."""
+        process = subprocess.Popen(self._command("watch", "boards"), stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first = [process.stdout.readline(), process.stdout.readline()]
+
+        def end() -> list[str]:
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=30)
+            assert process.returncode == 130
+            return [line.rstrip("\n") for line in (*first, *rest.splitlines())]
+
+        return end
+
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "boardlet_cli.main", *words, "--store", f"dir:{self.objects}"]
 
     @property
     def problems(self) -> list[dict[str, Any]]:

@@ -389,6 +389,21 @@ def test_statuses_that_were_cleaned_away_come_back(root: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_status_file_that_is_broken(root: Path) -> None:
+    """Its object gets a new uid, all others stay what they are, and the file is whole again."""
+
+    async def run() -> None:
+        async with served(root) as (_, told):
+            uids = {name: obj["metadata"]["uid"] for name, obj in told.objects.items()}
+        (root / ".status/default/boards/g1.status").write_bytes(b"\x00\xff")
+        async with served(root) as (_, told):
+            again = {name: obj["metadata"]["uid"] for name, obj in told.objects.items()}
+            assert {name[1] for name in uids if uids[name] == again[name]} == {"greenhouse"}
+            assert record(root)["metadata"]["uid"] == again["Board", "g1"]
+
+    asyncio.run(run())
+
+
 def test_one_bridge_a_folder(root: Path) -> None:
     """A second bridge is told so at once, and the first one goes on; a folder that is not there is said to be none."""
 

@@ -27,17 +27,27 @@ def test_a_site_of_files(site: FolderSite) -> None:
     site.bridge.kill()
     site.edit("led: false", "led: true")
     site.bridge.start()
-    after = site.synced(4)
+    assert site.synced(4)["metadata"]["uid"] == first["metadata"]["uid"]
     assert site.board.pin(LED) == 1
-    assert after["metadata"]["uid"] == first["metadata"]["uid"]
     assert site.problems, "what is wrong is still said after a restart"
 
+    watching = site.watch()
+    assert "the board runs it" in site.boardlet("set", "board/g1", "led=false", "--wait", "20")
+    assert site.board.pin(LED) == 0
+    assert "led: false}  # off at night" in site.file.read_text()
+    site.boardlet("set", "board/g1", "led=true", "--wait", "20")
+    lines = watching()
+    assert lines[0].split()[:3] == ["NAME", "READY", "REASON"]
+    assert {line.split()[2] for line in lines[1:]} >= {"Synced"}
+    assert site.boardlet("get", "board/g1").splitlines()[1].split()[:3] == ["g1", "True", "Synced"]
+
+    after = site.synced(6)
     good = site.file.read_text()
     site.file.write_text(good.replace("spec:", "spec: ["))
     until(lambda: len(site.problems) == 2)
     site.bridge.kill()
     site.bridge.start()
-    assert site.synced(4)["status"]["desired"] == after["status"]["desired"], "the last good version goes on"
+    assert site.synced(6)["status"]["desired"] == after["status"]["desired"], "the last good version goes on"
     (site.objects / "broken.yaml").unlink()
     site.file.write_text(good)
     until(lambda: not site.problems)

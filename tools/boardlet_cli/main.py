@@ -14,10 +14,21 @@ from provision.golang import BuildFailed
 from provision.missing import Missing
 from provision.process import Died, NotReady
 
-from boardlet_cli import approve, backup, doctor, flash_command, images_command, info, site_command
+from boardlet_cli import (
+    approve,
+    backup,
+    doctor,
+    flash_command,
+    images_command,
+    info,
+    objects_command,
+    set_command,
+    site_command,
+)
 from boardlet_cli.cluster import KubectlFailed
 from boardlet_cli.device import DeviceError
 from boardlet_cli.flash import broker_password
+from boardlet_cli.objects import ObjectError
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.sitefile import SiteError, keys_of
 from boardlet_cli.up import StepFailed
@@ -79,6 +90,29 @@ app.command(
     epilog="Example:\n\n\b\n  boardlet doctor\n\nThe exit code is the number of problems.",
 )(doctor.doctor)
 app.command("approve", short_help=approve.SHORT, epilog=approve.EXAMPLES)(approve.approve)
+_FOLDER = "--store dir:site/objects"
+app.command(
+    "get",
+    short_help="Show the objects of a site's folder, as kubectl get.",
+    epilog=f"Examples:\n\n\b\n  boardlet get boards {_FOLDER}\n  boardlet get board greenhouse-1 -o yaml {_FOLDER}\n"
+    f"  BOARDLET_STORE=dir:site/objects boardlet get boards,boardmodels -A --json\n\n{objects_command.CODES}",
+)(objects_command.get)
+app.command(
+    "describe",
+    short_help="Show all that is known of objects of a site's folder.",
+    epilog=f"Example:\n\n\b\n  boardlet describe board greenhouse-1 {_FOLDER}\n\n{objects_command.CODES}",
+)(objects_command.describe)
+app.command(
+    "set",
+    short_help="Set properties of a Board in a site's folder.",
+    epilog=f"Examples:\n\n\b\n  boardlet set board/greenhouse-1 led=true {_FOLDER}\n"
+    f"  boardlet set board/greenhouse-1 led=false --wait 10 {_FOLDER}\n\n{objects_command.CODES}",
+)(set_command.set_)
+app.command(
+    "watch",
+    short_help="Show the objects of a site's folder whenever they change.",
+    epilog=f"Example:\n\n\b\n  boardlet watch boards {_FOLDER}\n\n{objects_command.CODES} 130 after Ctrl-C.",
+)(objects_command.watch)
 app.add_typer(images_command.app, name="images")
 app.add_typer(site_command.app, name="site")
 app.command(
@@ -106,7 +140,10 @@ def password(
     print(broker_password(keys_of(root_key), board_id, key_number))
 
 
-FAILURES = (StepFailed, KubectlFailed, BuildFailed, Died, NotReady, DeviceError, FlashFailed, ChipError, SiteError)
+FAILURES = (
+    *(StepFailed, KubectlFailed, BuildFailed, Died, NotReady),
+    *(DeviceError, FlashFailed, ChipError, SiteError, ObjectError),
+)
 
 
 def main() -> None:

@@ -95,6 +95,11 @@ def kinds() -> Mapping[str, Kind]:
     return made
 
 
+def of_plural(plural: str) -> Kind:
+    """The kind that is called so in a key."""
+    return next(kind for kind in kinds().values() if kind.plural == plural)
+
+
 def named(obj: Mapping[str, Any]) -> tuple[str, str] | str:
     """Namespace and name of an object, or what is wrong with its metadata."""
     meta = obj.get("metadata")

@@ -10,13 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 import yaml
 
 from boardlet_bridge.core.board import FINALIZER
@@ -28,10 +27,9 @@ SUFFIX: Final = ".status"
 LOCK: Final = "lock"
 IGNORE: Final = "# Written by the Boardlet bridge: what it knows, not what anybody wants.\n*\n"
 MAX_EVENTS: Final = 10
+MAX_WHY: Final = 200
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-log = structlog.get_logger("folder")
 
 
 class InUse(Exception):
@@ -99,15 +97,14 @@ class Records:
         """Where the record of this object is."""
         return self.folder / key[1] / key[0] / f"{key[2]}{SUFFIX}"
 
-    def load(self) -> Iterator[tuple[Key, Record]]:
-        """Every record that can be read; the others are told in the log, and are as if they were not there."""
+    def load(self, bad: Callable[[str, str], None]) -> Iterator[tuple[Key, Record]]:
+        """Every record that can be read; `bad` is told the others and why, and they are as if they were not there."""
         for path in sorted(self.folder.glob(f"*/*/*{SUFFIX}")):
             key = path.parent.name, path.parent.parent.name, path.name.removesuffix(SUFFIX)
             try:
                 yield key, _decode(path.read_text(encoding="utf-8"))
             except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-                why = " ".join(str(error).split())[:200]
-                log.warning("a status file cannot be read, its object gets a new uid", file=str(path), why=why)
+                bad(str(path.relative_to(self.root)), " ".join(str(error).split())[:MAX_WHY])
 
     def save(self, key: Key, record: Record) -> None:
         """Write a record, whole; raises OSError."""

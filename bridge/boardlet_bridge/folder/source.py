@@ -18,7 +18,7 @@ from boardlet_bridge.core.store import Key
 from boardlet_bridge.core.value import ModelError
 from boardlet_bridge.folder.change import broken
 from boardlet_bridge.folder.document import SUFFIXES, Document, read
-from boardlet_bridge.folder.kind import kinds, named
+from boardlet_bridge.folder.kind import kinds, named, of_plural
 from boardlet_bridge.folder.problem import Problem, cut
 
 Stat = tuple[int, int, int, int]
@@ -148,8 +148,7 @@ def ours(name: str) -> bool:
 
 def title(key: Key) -> str:
     """An object as people name it."""
-    name = next(kind.title for kind in kinds().values() if kind.plural == key[0])
-    return f"{name} {key[1]}/{key[2]}"
+    return f"{of_plural(key[0]).title} {key[1]}/{key[2]}"
 
 
 def _stat(path: Path) -> Stat:

@@ -21,9 +21,9 @@ import structlog
 from boardlet_bridge.core.board import FINALIZER
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.store import Change, Key, Sink, StoreInvalid, Waiting
-from boardlet_bridge.folder.change import broken
+from boardlet_bridge.folder.change import KEEP, broken
 from boardlet_bridge.folder.document import Document
-from boardlet_bridge.folder.kind import kinds
+from boardlet_bridge.folder.kind import of_plural
 from boardlet_bridge.folder.notify import Notify
 from boardlet_bridge.folder.problem import NAME, Problem, Problems
 from boardlet_bridge.folder.record import MAX_EVENTS, InUse, Record, Records, new_meta, wall
@@ -34,10 +34,6 @@ from boardlet_bridge.kube.complaint import Complaint
 from boardlet_bridge.kube.status_writer import StatusWriter
 
 AGAIN_S: Final = 2.0  # a disk that is full, a folder that is away
-KEEP: Final = (
-    "take it back, or remove the object, wait until its status file is gone, and write it anew; until then its last "
-    "good version goes on"
-)
 MODELS: Final = "boardmodels"
 BOARDS: Final = "boards"
 
@@ -103,7 +99,10 @@ class FolderStore:
             raise StoreInvalid(f"store dir:{self._root}: {error}; the bridge's user must be able to write") from error
 
     async def first(self, waiting: Waiting) -> None:
-        for key, record in await asyncio.to_thread(lambda: list(self._records.load())):
+        def bad(file: str, why: str) -> None:
+            log.warning("a status file cannot be read, its object gets a new uid", file=file, why=why)
+
+        for key, record in await asyncio.to_thread(lambda: list(self._records.load(bad))):
             self._known[key] = record
             self._version = max(self._version, int(record.object["metadata"]["resourceVersion"]))
         while not await self._look():
@@ -265,7 +264,7 @@ class FolderStore:
         said = {name: dict(wanted.get(name) or {}) for name in ("labels", "annotations")}
         if not changed and record.file == document.file and all(said[n] == (meta.get(n) or {}) for n in said):
             return
-        rules = broken(_kind(key), document.object["spec"], record.object["spec"])
+        rules = broken(of_plural(key[0]).title, document.object["spec"], record.object["spec"])
         if rules:
             self._refused[key] = [Problem(document.file, document.line, title(key), rule, KEEP) for rule in rules]
             return
@@ -279,7 +278,7 @@ class FolderStore:
 
     async def _create(self, key: Key, document: Document, before: Record | None) -> None:
         obj, wanted = document.object, document.object["metadata"]
-        kind = kinds()[_kind(key)]
+        kind = of_plural(key[0])
         meta = {"name": key[2], "namespace": key[1], **new_meta(wanted, not self._free(wanted.get("uid")))}
         meta |= {name: dict(wanted[name]) for name in ("labels", "annotations") if wanted.get(name)}
         if key[0] == BOARDS:
@@ -338,10 +337,6 @@ class FolderStore:
 
     def _lock(self, key: Key) -> asyncio.Lock:
         return self._locks.setdefault(key, asyncio.Lock())
-
-
-def _kind(key: Key) -> str:
-    return "BoardModel" if key[0] == MODELS else "Board"
 
 
 def _models_first(key: Key) -> tuple[bool, Key]:

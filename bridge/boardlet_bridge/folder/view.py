@@ -1,0 +1,111 @@
+"""A folder as `kubectl get` would show it: files and records put together, read only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from boardlet_bridge.core.store import Key
+from boardlet_bridge.folder.change import KEEP, broken
+from boardlet_bridge.folder.document import Document
+from boardlet_bridge.folder.kind import kinds, of_plural
+from boardlet_bridge.folder.notify import Notify
+from boardlet_bridge.folder.problem import Problem
+from boardlet_bridge.folder.record import Record, Records
+from boardlet_bridge.folder.source import Source, title
+
+UNREAD: Final = "the bridge has not read this yet; a bridge that runs does at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object, what is known of it, and where somebody wrote it ("" if its document is gone)."""
+
+    key: Key
+    object: Mapping[str, Any]
+    events: tuple[Mapping[str, Any], ...]
+    file: str
+
+
+class View:
+    """The folder `root` at one moment; raises OSError where it is not there."""
+
+    def __init__(self, root: Path) -> None:
+        self._records = Records(root)
+        source = Source(root)
+        problems: list[Problem] = []
+
+        def bad(file: str, why: str) -> None:
+            problems.append(Problem(file, 0, "", f"cannot be read: {why}", "a bridge that starts writes it anew"))
+
+        if not root.is_dir():
+            raise FileNotFoundError(2, "there is no such folder", str(root))
+        source.look()
+        records = dict(self._records.load(bad))
+        found = source.found({key: record.file for key, record in records.items()})
+        self.documents: Mapping[Key, Document] = found.objects
+        problems += found.problems
+        self.items: dict[Key, Item] = {}
+        for key in sorted(found.objects.keys() | records.keys()):
+            document, record = found.objects.get(key), records.get(key)
+            obj, refused = _shown(key, document, record)
+            if document is not None:
+                problems += [Problem(document.file, document.line, title(key), rule, KEEP) for rule in refused]
+            events = tuple(record.events) if record else ()
+            self.items[key] = Item(key, obj, events, document.file if document else "")
+        self.problems = tuple(problems)
+
+    @property
+    def served(self) -> bool:
+        """Whether a bridge serves the folder now."""
+        return self._records.served
+
+
+async def changes(root: Path) -> AsyncIterator[None]:
+    """One item at once, and one whenever files or records may have changed; several changes may fall together."""
+    with Notify(root) as notify:
+        notify.follow(_folders(root))
+        yield
+        while True:
+            if await notify.changed() is None:
+                notify.follow(_folders(root))
+            yield
+
+
+def _folders(root: Path) -> list[Path]:
+    found = []
+    for path, folders, _ in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".") or (path == str(root) and name == ".status")]
+        found.append(Path(path))
+    return found
+
+
+def _shown(key: Key, document: Document | None, record: Record | None) -> tuple[Mapping[str, Any], list[str]]:
+    if document is None:
+        assert record is not None, "it is in one of the two"
+        return record.object, []
+    if record is None:
+        made = {k: document.object[k] for k in ("apiVersion", "kind", "spec")}
+        meta = {"name": key[2], "namespace": key[1], "generation": 1}
+        return _unread({**made, "metadata": meta}), []
+    if document.object["spec"] == record.object["spec"] or record.deleting:
+        return record.object, []
+    refused = broken(of_plural(key[0]).title, document.object["spec"], record.object["spec"])
+    if refused:
+        return record.object, refused
+    meta = {**record.object["metadata"], "generation": record.object["metadata"]["generation"] + 1}
+    return _unread({**record.object, "metadata": meta, "spec": document.object["spec"]}), []
+
+
+def _unread(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    # What the status says is of another spec: it must not pass for an answer to this one.
+    status = obj.get("status") or kinds()[obj["kind"]].defaulted(obj).get("status") or {}
+    said = []
+    for condition in status.get("conditions") or ():
+        if condition["type"] in ("Ready", "Synced", "Accepted"):
+            condition = {**condition, "status": "Unknown", "reason": "Unread", "message": UNREAD}
+        said.append(condition)
+    return {**obj, "status": {**status, "conditions": said}}
