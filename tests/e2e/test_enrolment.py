@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +25,7 @@ from boardlet_wire.topic import topic
 from broker.access import BRIDGE
 from greenhouse import QUICK, SAMPLES, WAIT_S
 from virtualboard import VirtualBoard
+from virtualboard.pty import PtyBoard
 
 RIGHTS = Path(__file__).parents[2] / "bridge/deploy/enrollment.yaml"
 
@@ -173,3 +177,33 @@ def test_a_board_takes_no_answer_but_its_own(site: Site) -> None:
     site.bridge.start()
     approve(site.cluster, name, "g7")
     until(site.cluster, name, "Enrolled")
+
+
+def test_from_blank_to_ready_by_claim_and_approval(site: Site, tmp_path: Path) -> None:
+    """`flash --claim` makes a blank MicroPython ask, `approve` by its fingerprint lets it in: two commands."""
+    cluster = site.cluster
+
+    def boardlet(*arguments: str) -> str:
+        command = [sys.executable, "-m", "boardlet_cli.main", *arguments, "--namespace", str(cluster.namespace)]
+        env = {**cluster.env, "PATH": f"{cluster.kubectl.parent}:{os.environ['PATH']}"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    key = str(site.folder / "root.key")
+    with PtyBoard(tmp_path / "board") as board:
+        reach = ["--claim", "--broker", f"127.0.0.1:{site.broker.board_port}", "--root-key", key]
+        said = boardlet("flash", board.port, *reach)
+        fingerprint = said.rpartition("boardlet approve ")[2].split()[0]
+        assert boardlet("flash", board.port, *reach).count(fingerprint) == 2, "flashed again it is the same"
+        boardlet("approve", fingerprint, "--board", "g7", "--model", "greenhouse")
+        cluster.run("wait", "--for=create", "board/g7", f"--timeout={WAIT_S:.0f}s")
+        cluster.run("wait", "--for=condition=Ready", "board/g7", f"--timeout={WAIT_S:.0f}s")
+        assert "claim" not in json.loads((board.flash / "config.json").read_text())
+        refused = subprocess.run(
+            [sys.executable, "-m", "boardlet_cli.main", "flash", board.port, *reach],
+            env={**cluster.env, "PATH": f"{cluster.kubectl.parent}:{os.environ['PATH']}"},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert refused.returncode == 1
+        assert "would forget it" in refused.stderr

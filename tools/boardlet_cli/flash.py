@@ -18,7 +18,7 @@ from boardimage import Image, image
 from boardimage.agent import FIRMWARE, MAIN
 from boardlet_bridge.core.root_key import RootKeyInvalid, RootKeys, serving
 from boardlet_wire import seal
-from boardlet_wire.keys import board_key
+from boardlet_wire.keys import board_key, claim_key
 
 from boardlet_cli.device import PARTIAL, Device, Info
 from boardlet_cli.identity import Identity, checked_id
@@ -26,6 +26,7 @@ from boardlet_cli.order import FlashFailed, Order
 
 CONFIG: Final = "config.json"
 FOLDERS: Final = ("boardlet", "boardlet_wire", "drivers", "umqtt")
+CLAIM_FOLDER: Final = "enrol"  # never frozen: a board has it until it has an identity
 SPARE_BYTES: Final = 16 * 1024  # for what the agent keeps: model, desired, crash, two copies each
 VERSION: Final = re.findall(r'__version__ = "(.+)"', (FIRMWARE / "boardlet/__init__.py").read_text())[0]
 
@@ -50,11 +51,11 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
     info = device.info()
     frozen = device.frozen_agent()
     frozen = frozen if frozen == VERSION else None
-    wanted = {} if frozen else image()
+    wanted = image(frozen=bool(frozen), claim=bool(order.claim))
     write = {path: content for path, content in wanted.items() if device.sha256(path) != sha256(content)}
     stale = tuple(
         f"{folder}/{name}"
-        for folder in FOLDERS
+        for folder in (*FOLDERS, CLAIM_FOLDER)
         for name in device.files(folder)
         if name.endswith((".py", ".mpy", PARTIAL)) and f"{folder}/{name}" not in wanted
     )
@@ -65,11 +66,8 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
         free, need = info.free_bytes // 1024, needed // 1024
         raise FlashFailed(f"{device.port} has {free} KiB free, {need} are needed: remove files from it with mpremote")
     wifi = list(order.wifi) if order.wifi else identity.existing.get("wifi")
-    root = serving(order.root_keys, identity.key_number)
     config = {
-        "id": identity.board_id,
-        "key": board_key(root.key, identity.board_id, identity.key_number).hex(),
-        "key_number": identity.key_number,
+        **_own(order, identity),
         "host": order.broker_host,
         "port": order.broker_port,
         **({"wifi": wifi} if wifi else {}),
@@ -78,6 +76,14 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
     changes = config != configuration(device)
     kept = len(wanted) - len(write)
     return Plan(info, identity.board_id, write, kept, stale, json.dumps(config).encode(), changes, frozen)
+
+
+def _own(order: Order, identity: Identity) -> dict[str, object]:
+    if order.claim:
+        return {"claim": claim_key(order.root_keys[0].key, order.claim).hex(), "secret": identity.secret}
+    root = serving(order.root_keys, identity.key_number)
+    key = board_key(root.key, identity.board_id, identity.key_number)
+    return {"id": identity.board_id, "key": key.hex(), "key_number": identity.key_number}
 
 
 def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> None:

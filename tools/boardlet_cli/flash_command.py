@@ -23,7 +23,8 @@ EXAMPLES: Final = (
     "  boardlet flash --name greenhouse-8 --image ESP32_GENERIC-20260401-v1.29.0.bin\n"
     "  boardlet flash /dev/ttyACM0 --name greenhouse-9 --broker 10.0.0.5 --root-key root.key \\\n"
     "      --wifi north --wifi-password-file wifi.txt\n"
-    "  boardlet flash --from boards.csv\n\n"
+    "  boardlet flash --from boards.csv\n"
+    "  boardlet flash /dev/ttyUSB0 --claim\n\n"
     "Exit codes: 0 Ready (or the dry run is done), 1 a step failed, 2 wrong usage, 3 this machine lacks something, "
     "4 no board or several, 5 no image or one that does not fit, 6 the image could not be written, 7 flashed but not "
     "Ready, 130 interrupted. Whatever it was: run the same command again, it goes on from what is done."
@@ -56,6 +57,13 @@ def flash(
         Path | None,
         typer.Option(help="File with the Wi-Fi password; an open network has none.", exists=True, dir_okay=False),
     ] = None,
+    claim: Annotated[
+        bool,
+        typer.Option("--claim", help="Give it the site's claim instead of an identity: it asks to come in by itself."),
+    ] = False,
+    claim_number: Annotated[
+        int, typer.Option(help="Number of that claim, as the bridge's enrollment_claim_number.", min=1, max=2**31 - 1)
+    ] = 1,
     image: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +85,7 @@ def flash(
 ) -> None:
     """Take a chip, blank or not, to a Board that is Ready: MicroPython, agent, identity, Board object."""
     if boards is not None:
-        if port or name or board_id:
+        if port or name or board_id or claim:
             raise typer.BadParameter("names port, name and id of each board itself", param_hint="--from")
         options = _given(
             broker=broker,
@@ -94,8 +102,10 @@ def flash(
             wait_s=wait_s,
         )
         raise typer.Exit(fleet.run(fleet.load(boards), options, jobs, as_json))
-    if not name:
-        raise typer.BadParameter("is needed", param_hint="--name")
+    if not name and not claim:
+        raise typer.BadParameter("is needed, or --claim", param_hint="--name")
+    if claim and (name or board_id or model):
+        raise typer.BadParameter("is for boards whose name, id and model are said when they are approved")
     if wifi_password_file and not wifi:
         raise typer.BadParameter("is of no use without --wifi", param_hint="--wifi-password-file")
     settings = sitefile.find(site)
@@ -110,6 +120,7 @@ def flash(
         wifi=_wifi(wifi, wifi_password_file, settings, cluster),
         image=image,
         erase=erase,
+        claim=claim_number if claim else 0,
     )
     with for_user(as_json) as report:
         run(order, cluster, dry_run, wait_s, report)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from chips import ChipError, ports
 from chips.image import ImageFile
 
-from boardlet_cli import firmware, flash
+from boardlet_cli import asking, firmware, flash
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.device import Device
 from boardlet_cli.firmware import Seen
@@ -60,6 +60,10 @@ def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Repo
         assert device is not None
         assert plan is not None
         _finish(order, plan, device, cluster, report)
+    if order.claim:
+        name = asking.wait(identity, device.port, cluster, wait_s, report)
+        report.done({**facts, "port": device.port, "enrollment": name}, asking.next_step(identity, cluster))
+        return
     _wait(order, plan.board_id, device.port, cluster, wait_s, report)
     where = f" -n {cluster.namespace}" if cluster.namespace else ""
     report.done({**facts, "port": device.port}, f"Ready. Go on with: kubectl{where} edit board {order.name}")
@@ -78,8 +82,9 @@ def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, re
     flash.write(plan, device, told)
     if plan.write:
         report.step(f"wrote {total} bytes, each file checked by its SHA-256")
-    created = register(order, plan.board_id, cluster)
-    report.step(f"Board {order.name}: {'created' if created else 'is there already'}")
+    if not order.claim:
+        created = register(order, plan.board_id, cluster)
+        report.step(f"Board {order.name}: {'created' if created else 'is there already'}")
     device.reset()
 
 
@@ -115,8 +120,9 @@ def _facts(
         "chip": kind.chip if kind else None,
         "kind": kind.key if kind else None,
         "micropython": list(seen.info.version) if seen.info else None,
-        "board": order.name,
-        "boardID": identity.board_id,
+        "board": order.name or None,
+        "boardID": identity.board_id or None,
+        "fingerprint": asking.fingerprint(identity) if order.claim else None,
         "creates": identity.creates,
         "model": order.model,
         "namespace": cluster.namespace,
@@ -153,6 +159,8 @@ def _lines(
         lines.append(
             f"{len(plan.write)} files to write ({size} bytes), {plan.kept} are right, {len(plan.remove)} to remove"
         )
+    if order.claim:
+        return [*lines, asking.line(order, identity)]
     object_ = f"Board {order.name} ({f'new, model {order.model}' if identity.creates else 'is there'})"
     where = f" in {cluster.namespace}" if cluster.namespace else ""
     wifi = f"Wi-Fi {order.wifi[0]}, " if order.wifi else ""

@@ -23,6 +23,7 @@ ID_LENGTH: Final = 8
 ID_FORM: Final = re.compile("[a-z0-9]{8,16}")  # as spec.boardID of a Board
 ID_LETTERS: Final = string.ascii_lowercase + string.digits
 BROKER_S: Final = 5.0
+SECRET_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +37,31 @@ class Identity:
     """Its configuration so far."""
     key_number: int = 1
     """Of the key that it is given."""
+    secret: str = field(default="", repr=False)
+    """Of a board that gets a claim alone: what its fingerprint follows from."""
 
 
 def identify(order: Order, existing: Mapping[str, Any], cluster: Cluster | None) -> Identity:
     """Check everything but the board's space, and change nothing; raises FlashFailed."""
     _broker_answers(order.broker_host, order.broker_port)
+    if order.claim:
+        return _unknown(existing)
     found = _reachable(cluster, order.name) if cluster else None
     board_id = _identity(order, existing, found)
     if cluster and not found:
         _may_be_created(order, board_id, cluster)
     number = _key_number(order, found) if found else _first_number(order)
     return Identity(board_id, not found, existing, number)
+
+
+def _unknown(existing: Mapping[str, Any]) -> Identity:
+    # One that is to ask. Flashed again it keeps its secret, and so its fingerprint.
+    if "key" in existing:
+        raise FlashFailed(
+            f"this board is {existing.get('id')}, and would forget it: `boardlet erase` it first, or flash it without "
+            "--claim"
+        )
+    return Identity("", False, existing, 0, str(existing.get("secret") or secrets.token_hex(SECRET_BYTES)))
 
 
 def _first_number(order: Order) -> int:

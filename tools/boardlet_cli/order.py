@@ -38,4 +38,6 @@ class Order:
     image: str | None = None
     """A file, or the name of one that is pinned: put it on the chip whatever runs there."""
     erase: bool = False
+    claim: int = 0
+    """Number of the site's claim, which the board gets instead of an identity; 0: it gets an identity."""
     extra: Mapping[str, object] | None = None

@@ -39,7 +39,11 @@ for name in {files!r}:
         continue
     with open(name) as source:
         code = source.read()
-    exec(compile(code, name, "exec"))
+    try:
+        exec(compile(code, name, "exec"))
+    except SystemExit:  # a reset by the program itself, after which there is no prompt
+        os.unsetenv("MICROPYINSPECT")
+        raise
 """
 _CHUNK: Final = 4096
 _PROMPT_S: Final = 10.0
@@ -100,9 +104,9 @@ class PtyBoard:
 
     def _boot(self, files: tuple[str, ...]) -> None:
         command = ["setpriv", "--pdeathsig", "KILL", "--", str(self._program)]
-        command += ["-X", f"heapsize={self._heap}", "-i", "-c", _BOOT.format(files=files)]
+        command += ["-X", f"heapsize={self._heap}", "-c", _BOOT.format(files=files)]
         env = {"MICROPYPATH": f".:{FIRMWARE / 'boards/unix'}:.frozen", "BOARDLET_PINS": str(self._pins)}
-        env |= {"PATH": os.environ.get("PATH", ""), "HOME": str(self._pins.parent)}
+        env |= {"PATH": os.environ.get("PATH", ""), "HOME": str(self._pins.parent), "MICROPYINSPECT": "1"}
         self._board, console = pty.openpty()
         os.set_blocking(self._board, False)
         _plain(console)
