@@ -88,9 +88,10 @@ def make_site(cluster: Cluster, broker_programs: brokers.Programs, tmp_path: Pat
         settings: Mapping[str, object] | None = None,
         prepare: Callable[[Site], None] | None = None,
         credentials: bool = False,
+        dynamic: bool = False,
     ) -> Site:
         own = {"namespaces": f'["{cluster.namespace}"]', "log_level": "debug", **(settings or {})}
-        site = Site(tmp_path / f"site{len(sites)}", cluster, broker_programs, own, credentials)
+        site = Site(tmp_path / f"site{len(sites)}", cluster, broker_programs, own, credentials, dynamic)
         sites.append(site)
         if prepare is not None:
             prepare(site)

@@ -16,9 +16,11 @@ WAIT_S: Final = 10.0
 class Login:
     """One connection; `up` says whether the broker let it in."""
 
-    def __init__(self, port: int, user: str, password: str) -> None:
+    def __init__(self, port: int, user: str, password: str, client_id: str | None = None) -> None:
+        """The client id is the user's name, where no other is given."""
         self._socket = socket.create_connection(("127.0.0.1", port), WAIT_S)
-        strings = b"".join(struct.pack(">H", len(text)) + text.encode() for text in (user, user, password))
+        said = (user if client_id is None else client_id, user, password)
+        strings = b"".join(struct.pack(">H", len(text)) + text.encode() for text in said)
         body = b"\0\4MQTT\4\xc2\0\0" + strings  # clean session, user and password, no keep-alive
         self._socket.sendall(bytes((0x10, len(body))) + body)
         try:

@@ -31,8 +31,12 @@ class Site:
         broker: Programs | None = None,
         settings: Mapping[str, object] | None = None,
         credentials: bool = False,
+        dynamic: bool = False,
     ) -> None:
-        """With `credentials` the bridge lets boards in at the broker; without, or with mochi-mqtt, `add_board` does."""
+        """With `credentials` the bridge lets boards in at the broker; without, or with mochi-mqtt, `add_board` does.
+
+        With `dynamic` too, over the network, by mosquitto's plugin dynamic-security.
+        """
         self.folder = folder
         self.cluster = cluster
         self.root = secrets.token_bytes(32)
@@ -43,8 +47,11 @@ class Site:
         replace(folder / "bridge.password", password)
         self.broker = Broker(folder / "broker", broker)
         self.broker.add_user(BRIDGE, password)
-        self.broker.kept_by_bridge = credentials and self.broker.programs.name == "mosquitto"
+        self.broker.kept_by_bridge = (credentials or dynamic) and self.broker.programs.name == "mosquitto"
+        self.broker.dynamic = dynamic and self.broker.kept_by_bridge
         files = {f"broker_{name}": getattr(self.broker, name) for name in ("users_file", "acl_file", "pid_file")}
+        if self.broker.dynamic:
+            files = {"broker_logins": "dynamic-security"}
         self.settings: dict[str, object] = {
             "broker_port": self.broker.port,
             "broker_password_file": folder / "bridge.password",

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ _MOCHI_BUILD_S: Final = 20.0
 # The longest payload that anybody here reads is 8 KiB. Without a limit one stolen credential can retain 256 MB, which
 # broker and bridge would hold in memory at every start.
 _PACKET_BYTES: Final = 16 * 1024
+_TOOL_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,13 @@ class Programs:
     name: str
     program: Program
     origin: str
+
+    @property
+    def plugin(self) -> Path:
+        """mosquitto's plugin dynamic-security; raises `Missing`."""
+        for found in (self.program.path.parents[1] / "lib").glob("**/mosquitto_dynamic_security.so"):
+            return found
+        raise Missing("mosquitto's plugin dynamic-security", "install the distribution's mosquitto")
 
 
 def find(progress: Progress | None = None) -> Programs:
@@ -96,6 +105,8 @@ class Broker:
         self.client_authority: Path | None = None
         """Who signs the certificates that it then asks of its clients, beside their passwords."""
         self.users: dict[str, str] = {}
+        self.dynamic = False
+        """Whether mosquitto's plugin dynamic-security has the users; BRIDGE is the first, and makes the others."""
         self.kept_by_bridge = False
         """Whether the bridge keeps mosquitto's files once there are first ones; `users` are then those of the first."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,6 +157,10 @@ class Broker:
         return self.folder / "acl"
 
     @property
+    def dynamic_file(self) -> Path:
+        return self.folder / "dynamic-security.json"
+
+    @property
     def pid_file(self) -> Path:
         return self.folder / "broker.pid"
 
@@ -172,7 +187,13 @@ class Broker:
 
     def _write_access(self) -> None:
         (self.folder / "data").mkdir(exist_ok=True)
-        if self.programs.name == "mosquitto":
+        if self.dynamic:
+            if not self.dynamic_file.exists():
+                tool = self.programs.program.path.parents[1] / "bin/mosquitto_ctrl"
+                env, first = self.programs.program.env, (access.BRIDGE, self.users[access.BRIDGE])
+                init: list[str | Path] = [tool, "dynsec", "init", self.dynamic_file, *first]
+                subprocess.run(init, check=True, timeout=_TOOL_S, stdout=subprocess.DEVNULL, env=env)
+        elif self.programs.name == "mosquitto":
             if self.kept_by_bridge and self.users_file.exists():
                 return
             access.replace(self.users_file, access.passwords(self.users))
@@ -188,6 +209,11 @@ class Broker:
             [*lines, f"cafile {self.client_authority}", "require_certificate true"] if self.client_authority else lines
         )
 
+    def _users(self) -> list[str]:
+        if self.dynamic:
+            return [f"plugin {self.programs.plugin}", f"plugin_opt_config_file {self.dynamic_file}"]
+        return [f"password_file {self.users_file}", f"acl_file {self.acl_file}"]
+
     def _conf(self) -> str:
         # As root mosquitto would change to a user of its own, who may not read the folder.
         user = ["user root"] if os.geteuid() == 0 else []
@@ -201,8 +227,7 @@ class Broker:
                 *([f"listener {self.board_port} {self.also}", "use_username_as_clientid true"] if self.also else []),
                 *user,
                 "allow_anonymous false",
-                f"password_file {self.users_file}",
-                f"acl_file {self.acl_file}",
+                *self._users(),
                 f"pid_file {self.pid_file}",
                 "max_queued_messages 200000",
                 "max_inflight_messages 0",

@@ -14,6 +14,7 @@ from boardlet_bridge.core.store import Store
 from boardlet_bridge.kube.lease import tidy
 from boardlet_bridge.mqtt.session import MqttSession
 from boardlet_bridge.runtime.credential import Credentials
+from boardlet_bridge.runtime.dynamic_security import DynamicLogins
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.fence import Fence, Gate
 from boardlet_bridge.runtime.membership import Membership
@@ -43,9 +44,9 @@ class Replica:
         self._membership: Membership | None = None
         self._store: Store
         self._session: MqttSession
-        self._credentials: Credentials | None = None
+        self._credentials: Credentials | DynamicLogins | None = None
 
-    def join(self, store: Store, session: MqttSession, credentials: Credentials | None) -> None:
+    def join(self, store: Store, session: MqttSession, credentials: Credentials | DynamicLogins | None) -> None:
         """Hold nothing from now on but what the Leases give, if the store has any."""
         self._store, self._session, self._credentials = store, session, credentials
         settings = self._settings

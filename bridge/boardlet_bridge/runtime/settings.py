@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     """Client certificate for the broker (PEM)."""
     broker_key_file: Path | None = None
     """Private key of the client certificate (PEM)."""
+    broker_logins: Literal["files", "dynamic-security", "none"] = "files"
+    """How the bridge lets boards in at the broker: by the files named below; over the network, by mosquitto's plugin
+    dynamic-security, up to about 1,000 boards; or not at all, then somebody else does."""
     broker_users_file: Path | None = None
     """mosquitto's password_file, where the bridge is to keep it: who has a Board is let in, and the bridge itself."""
     broker_acl_file: Path | None = None

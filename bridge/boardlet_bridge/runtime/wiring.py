@@ -23,6 +23,7 @@ from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.store import Key, Store, StoreInvalid
 from boardlet_bridge.mqtt.session import MqttSession, MqttSettings
 from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
+from boardlet_bridge.runtime.dynamic_security import DynamicLogins
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.health import Health
 from boardlet_bridge.runtime.metrics import Metrics
@@ -57,12 +58,22 @@ class Bridge:
         self.enrollments = self._enrollments(ring)
         requests = self.enrollments.request if self.enrollments else None
         self.session = MqttSession(_mqtt(settings), self.engine, self._strange, requests, self.replica.may_send)
-        credentials = _credentials(settings, self.enrollments.keys.password if self.enrollments else "")
-        self.credentials = (
-            Credentials(credentials, ring.broker_password, self.replica.keeps) if credentials.on else None
-        )
+        self.credentials = self._credentials(ring)
         self.waiting = "has not been asked yet"
         self._named: set[str] = set()
+
+    def _credentials(self, ring: KeyRing) -> Credentials | DynamicLogins | None:
+        settings, claim = self.settings, self.enrollments.keys.password if self.enrollments else ""
+        files = _credentials(settings, claim)
+        if settings.broker_logins != "files" and (files.on or files.pid_file):
+            raise ConfigurationError(
+                f"broker_logins {settings.broker_logins}: leave out broker_users_file, broker_acl_file and "
+                "broker_pid_file, which are of no use with it"
+            )
+        if settings.broker_logins == "dynamic-security":
+            warn = self.engine.on_warning
+            return DynamicLogins(_mqtt(settings), ring.broker_password, warn, self.replica.keeps, claim)
+        return Credentials(files, ring.broker_password, self.replica.keeps) if files.on else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; raises ConfigurationError."""
