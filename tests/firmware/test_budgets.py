@@ -18,6 +18,7 @@ from virtualboard.build32 import interpreter32
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 AGENT_BYTES = 20 * 1024  # umqtt, wire and agent, as .mpy
+CLAIM_BYTES = 5 * 1024  # what a board has besides until it is enrolled
 CORE_BYTES = 12 * 1024  # of these: link, wire, twin
 HEAP_BYTES = 16 * 1024  # resident once connected
 MESSAGES = 1000
@@ -53,6 +54,14 @@ def test_agent_fits_its_flash() -> None:
     print(f"agent {agent} B, of these link, wire and twin {core} B")
     assert agent <= AGENT_BYTES
     assert core <= CORE_BYTES
+
+
+def test_enrolment_is_no_part_of_the_agent() -> None:
+    """What a board needs to be enrolled is at most 5 KB of files of its own, which no other board gets."""
+    more = {path: content for path, content in image(claim=True).items() if path not in image()}
+    print(f"enrolment {sum(map(len, more.values()))} B")
+    assert sorted(more) == ["enrol/__init__.mpy", "enrol/claim.mpy"]
+    assert sum(map(len, more.values())) <= CLAIM_BYTES
 
 
 def test_heap_and_growth(program32: Path, make_board: Callable[..., VirtualBoard], peer: Peer) -> None:

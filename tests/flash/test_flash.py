@@ -68,7 +68,7 @@ def test_errors_say_the_cause_and_the_next_step(site: Site, cluster: Cluster, bo
     for done, words in (
         (no_port, "there is no port /dev/ttyNone"),
         (no_broker, "start it, or mend --broker"),
-        (wrong_key, "must be 64 hex digits"),
+        (wrong_key, "must be 64 hexadecimal digits"),
         (no_cluster, "is KUBECONFIG right"),
     ):
         assert done.returncode == 1, done.stdout + done.stderr

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import typer
-from boardlet_bridge.core import condition, notice
+from boardlet_bridge.core import condition, enrollment, notice
 from boardlet_cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,13 @@ def test_every_event_is_documented_and_no_other() -> None:
     documented = [(row[0], reason) for row in table("Events of a Board") for reason in row[1].split(", ")]
     happenings = [h for literal in (notice.Normal, notice.Trouble, notice.Alarm) for h in get_args(literal)]
     assert sorted(documented) == sorted((notice.Notice(h, "").kind, h) for h in happenings)
+
+
+def test_every_reason_of_an_enrollment_is_documented_and_no_other() -> None:
+    """docs/enrolment.md has exactly the reasons that mypy lets pass, with the condition's status as it is written."""
+    lines = [line.split("|") for line in (ROOT / "docs/enrolment.md").read_text().splitlines() if line.count("|") == 4]
+    rows = {row[2].strip(): row[1].strip() for row in lines if WORD.fullmatch(row[2].strip())}
+    assert rows == {reason: enrollment.truth(reason) for reason in get_args(enrollment.Reason)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

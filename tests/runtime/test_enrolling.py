@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,35 @@ def test_the_next_bridge_goes_on(play: Play) -> None:
 
     play(grants)
     play(burns)
+
+
+def test_a_board_of_another_replica_is_seen_in_its_status(play: Play) -> None:
+    """Which replica hears a board does not matter: what its Board's status says burns the claim too."""
+
+    async def script(world: World) -> None:
+        one = Stranger(world, "one")
+        await one.ask()
+        await world.approve(one)
+        assert await one.ask() is GrantCode.GRANTED
+        status = {"status": {"board": {"keyNumber": 1}}}
+        await world.kubectl("patch", "board", "g7", "--subresource=status", "--type=merge", "-p", json.dumps(status))
+        await world.reason(one, "Enrolled")
+
+    play(script)
+
+
+def test_what_cannot_be_kept_in_the_cluster_is_said(play: Play) -> None:
+    """While the API server does not know the kind, the bridge says so, and enrols again once it does."""
+
+    async def script(world: World) -> None:
+        namespace = world.made._settings.namespace
+        world.made._settings = replace(world.made._settings, namespace="no-such-namespace")
+        one = Stranger(world, "one")
+        world.made.request(one.fingerprint, one.request())
+        await world.until(lambda: world.outcomes["unavailable"] + world.outcomes["failed"] > 0)
+        assert "no-such-namespace" in world.made.why
+        world.made._settings = replace(world.made._settings, namespace=namespace)
+        assert await one.ask() is GrantCode.PENDING
+        assert world.made.why == ""
+
+    play(script)

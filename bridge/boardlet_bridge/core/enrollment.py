@@ -244,6 +244,11 @@ def new_object(namespace: str, request: Request) -> dict[str, Any]:
     }
 
 
+def truth(reason: Reason) -> str:
+    """The status of condition Enrolled that goes with a reason."""
+    return "True" if reason == "Enrolled" else "Unknown" if reason in WAITS else "False"
+
+
 def status(
     obj: Mapping[str, Any],
     reason: Reason,
@@ -255,16 +260,15 @@ def status(
 ) -> dict[str, Any] | None:
     """The body of a status write, None where it would change nothing; `board` is name, id and key number."""
     before = obj.get("status") or {}
-    truth = "True" if reason == "Enrolled" else "Unknown" if reason in WAITS else "False"
     after: dict[str, Any] = {key: before[key] for key in GRANTED if key in before}
     if board is not None:
         after |= {"boardName": board[0], "boardID": board[1], "keyNumber": board[2], "approvedBy": by}
     was: Mapping[str, Any] = next((c for c in before.get("conditions") or () if c.get("type") == "Enrolled"), {})
-    since = was.get("lastTransitionTime", now) if was.get("status") == truth else now
+    since = was.get("lastTransitionTime", now) if was.get("status") == truth(reason) else now
     after["conditions"] = [
         {
             "type": "Enrolled",
-            "status": truth,
+            "status": truth(reason),
             "reason": reason,
             "message": message,
             "lastTransitionTime": since,

@@ -91,12 +91,15 @@ class Enrollments:
         self._listed_at = float("-inf")
         self._granted: dict[str, tuple[str, int]] = {}  # by Enrollment: the Board's name, and its key number
         self._complaint = Complaint("enrolment", "cannot enrol boards, will try again", "boards are enrolled again")
+        self._settling = Complaint(
+            "enrolment", "cannot see who is enrolled, will try again", "enrolments are seen again"
+        )
         self._policy = Complaint("enrolment", "the policy approves nothing", "the policy is read again")
 
     @property
     def why(self) -> str:
         """Why no board can be enrolled now, "" while they can."""
-        return self._complaint.why or self._policy.why
+        return self._complaint.why or self._settling.why or self._policy.why
 
     def request(self, fingerprint: str, payload: bytes) -> None:
         """A request has come; cheap, and bounded, whoever sends whatever."""
@@ -310,7 +313,7 @@ class Enrollments:
 
     async def _settle(self) -> None:
         # The claim is used up when the board has spoken: until then its answer may have been lost.
-        listed = False
+        listed, look_at = False, asyncio.get_running_loop().time()
         while True:
             if not self._keeps():
                 listed = False
@@ -322,14 +325,35 @@ class Enrollments:
                 if not listed:
                     await self._recall()
                     listed = True
+                slow = asyncio.get_running_loop().time() >= look_at
+                look_at += AGAIN_S if slow else 0
                 for name, (board, number) in list(self._granted.items()):
                     if self._spoken(self._settings.namespace, board) >= number:
                         await self._enrolled(name, board)
                         del self._granted[name]
+                    elif slow:
+                        await self._look(name, board)
             except ApiError as error:
-                self._complaint.failed(str(error))
+                self._settling.failed(str(error))
                 await asyncio.sleep(AGAIN_S)
+            else:
+                self._settling.worked()
             await asyncio.sleep(SETTLE_S)
+
+    async def _look(self, name: str, board: str) -> None:
+        # What another replica has heard, or a person has decided meanwhile.
+        namespace = self._settings.namespace
+        try:
+            obj = await self._client.get(ENROLLMENTS, namespace, name)
+            there = await self._client.get("boards", namespace, board)
+        except NotFound:
+            del self._granted[name]
+            return
+        if enrollment.key_for(there, "", 0).spoken:
+            await self._enrolled(name, board)
+        elif enrollment.reason_of(obj) == "Granted":
+            return
+        del self._granted[name]
 
     async def _recall(self) -> None:
         # What an earlier bridge granted.
@@ -337,7 +361,6 @@ class Enrollments:
             said = obj.get("status") or {}
             if enrollment.reason_of(obj) == "Granted":
                 self._granted.setdefault(obj["metadata"]["name"], (said["boardName"], said["keyNumber"]))
-        self._complaint.worked()
 
 
 def _now() -> str:
