@@ -7,6 +7,7 @@ to the API server is counted by the API server itself.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import re
 import sys
@@ -84,6 +85,8 @@ class Load:
     async def phase(self, name: str, steps: Callable[[dict[str, Any]], Any]) -> None:
         """Run one phase; its figures with the CPU of all processes and the API's writes."""
         self.say(f"{name} …")
+        gc.collect()
+        gc.freeze()  # ten thousand objects: what measures must not stop to look through them
         window, began = Window(lambda: self.processes), time.monotonic()
         writes, events = await self.api_writes(), self.objects.events
         found: dict[str, Any] = self.figures.setdefault(name, {})

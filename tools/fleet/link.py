@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, cast
 
 from boardlet_wire.names import SessionState
@@ -45,6 +46,7 @@ class Link(asyncio.Protocol):
         self._began = self._heard = self._sent = self._full_at = self._reported_at = 0.0
         self._nonce: bytes | None = None
         self._pinged = False
+        self._corked: list[bytes] | None = None
 
     async def connect(self) -> None:
         """Power on, or try again."""
@@ -169,6 +171,15 @@ class Link(asyncio.Protocol):
         self.board.sense(index)
         self._pump()
 
+    def burst(self, indexes: Iterable[int]) -> None:
+        """Sensors change one after the other: a report each, as many as may be under way, in one write to the socket."""
+        self._corked = corked = []
+        for index in indexes:
+            self.sense(index)
+        self._corked = None
+        if corked:
+            self._write(b"".join(corked))
+
     def _pump(self) -> None:
         while self.up and len(self._inflight) < IN_FLIGHT:
             single = not self._waiting and len(self.board.unsaid) == 1
@@ -210,7 +221,9 @@ class Link(asyncio.Protocol):
         return len(data)
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:
+        if self._corked is not None:
+            self._corked.append(data)
+        elif self._transport is not None:
             self._sent = self._loop.time()
             self._transport.write(data)
 

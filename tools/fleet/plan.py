@@ -7,7 +7,7 @@ import heapq
 import random
 from typing import Final
 
-from .link import Link
+from .link import IN_FLIGHT, Link
 
 TURN_S: Final = 0.005
 TURN_MAX: Final = 500  # changes in one turn of the loop, so that answers are read in between
@@ -43,7 +43,7 @@ class Plan:
                 link.sense(index)
 
     def flood(self, per_s: float) -> None:
-        """All boards in turn, so many changes a second in all."""
+        """All boards in turn, so many changes a second in all, four of a board at once."""
         self._due = []
         self._flood_per_s, self._flooded_until = per_s, asyncio.get_running_loop().time()
 
@@ -70,9 +70,11 @@ class Plan:
             self.late_s = 0.0
             return 0
         self.late_s = now - self._flooded_until
-        done = min(TURN_MAX, int(self.late_s * self._flood_per_s))
-        for _ in range(done):
-            self._sense(self._flood_at)
+        done = min(TURN_MAX, int(self.late_s * self._flood_per_s)) // IN_FLIGHT * IN_FLIGHT
+        for _ in range(0, done, IN_FLIGHT):
+            link = self._links[self._flood_at]
+            if link.board.sensors:
+                link.burst(random.choices(link.board.sensors, k=IN_FLIGHT))
             self._flood_at = (self._flood_at + 1) % len(self._links)
         self._flooded_until += done / self._flood_per_s
         return done
