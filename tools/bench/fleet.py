@@ -38,7 +38,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--boards", type=int, default=10_000, help="simulated boards (default 10,000)")
     parser.add_argument("--seconds", type=float, default=30, help="length of steady state and flood (default 30)")
     parser.add_argument("--edits", type=int, default=300, help="edits to time in the steady state (default 300)")
-    parser.add_argument("--writes-per-s", type=float, default=100, help="the bridge's budget (default 100)")
+    parser.add_argument(
+        "--writes-per-s", type=float, default=50, help="the bridge's budget (default 50, the bridge's own)"
+    )
     parser.add_argument("--flood-per-s", type=float, default=10_000, help="flood: reports a second (default 10,000)")
     parser.add_argument("--phases", default=",".join(PHASES), help=f"of {', '.join(PHASES)} (default all)")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")

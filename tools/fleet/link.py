@@ -172,8 +172,9 @@ class Link(asyncio.Protocol):
         self._pump()
 
     def burst(self, indexes: Iterable[int]) -> None:
-        """Sensors change one after the other: a report each, as many as may be under way, in one write to the socket."""
-        self._corked = corked = []
+        """Sensors change one after the other: a report each while it may be under way, in one write to the socket."""
+        corked: list[bytes] = []
+        self._corked = corked
         for index in indexes:
             self.sense(index)
         self._corked = None

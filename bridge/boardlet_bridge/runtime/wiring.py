@@ -7,6 +7,7 @@ knew its objects would take every board for an unknown one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -123,6 +124,8 @@ class Bridge:
         listing.result()
         self.waiting = ""
         engine.on_listed()
+        gc.collect()
+        gc.freeze()  # the boards stay: what looks for garbage need not look at them
         log.info("listed the objects", boards=len(engine.entries), models=len(engine.models.objects))
         works: dict[str, Any] = {**self.store.serve(stack), "mqtt": self.replica.serve()}
         if self.credentials is not None:
