@@ -11,6 +11,7 @@ import paho.mqtt.client as paho
 import pytest
 from broker import Broker, Programs, find
 from broker.access import BRIDGE
+from fakes.login import Login
 from provision.missing import Missing
 
 WAIT_S = 20.0
@@ -92,6 +93,16 @@ def test_strangers_stay_outside(broker: Broker) -> None:
     for user, password in (("k7m2q9xa", "wrong"), ("nobody00", "secret-a")):
         with client(broker, user, password) as stranger:
             assert 0 not in stranger.codes
+
+
+def test_nobody_is_thrown_off_by_his_client_id(broker: Broker) -> None:
+    """Whoever comes in where boards do with another's or the bridge's client id ends no connection but his own."""
+    with client(broker, BRIDGE, "bridge-secret") as bridge, Login(broker.board_port, "k7m2q9xa", "secret-a") as board:
+        for taken in ("k7m2q9xa", BRIDGE, ""):
+            with Login(broker.board_port, "zzzzzzzz", "secret-z", taken):
+                bridge.publish("b/00/k7m2q9xa/c", b"still here")
+                assert not bridge.gone
+                assert not board.gone
 
 
 def test_a_board_speaks_for_itself_alone(broker: Broker) -> None:

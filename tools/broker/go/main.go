@@ -63,9 +63,14 @@ func (a *access) knows(user string) bool {
 	return known
 }
 
-// A will that its client may not publish refuses the connection: mochi would send it unchecked.
+// A client id belongs to its user, because mochi throws off whoever has the same one: a board's is its user name, and
+// the bridge may take any but that of another user. A will that its client may not publish refuses the connection: mochi
+// would send it unchecked.
 func (a *access) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
-	user := string(pk.Connect.Username)
+	user, id := string(pk.Connect.Username), pk.Connect.ClientIdentifier
+	if id != user && (user != bridge || a.knows(id)) {
+		return false
+	}
 	if pk.Connect.WillFlag && !allowed(user, pk.Connect.WillTopic, true) {
 		return false
 	}
