@@ -98,6 +98,17 @@ def test_the_image_says_what_it_is(engine: Any, image: str) -> None:
     assert (named.stdout, other.stdout) == ("boardlet\n", "boardlet\n")
 
 
+def test_the_image_can_serve_a_folder(engine: Any, image: str) -> None:
+    """The kinds' schemas are in it, and the kernel's notices reach it, read-only and unprivileged as it is."""
+    code = (
+        "from pathlib import Path; from boardlet_bridge.folder.kind import kinds; "
+        "from boardlet_bridge.folder.notify import Notify; "
+        "Notify(Path('/tmp')).follow([Path('/tmp')]); print(*sorted(kinds()))"
+    )
+    python = ("--entrypoint", "/opt/boardlet/bin/python")
+    assert engine.run("run", "--rm", "--read-only", *python, image, "-c", code).stdout == "Board BoardModel\n"
+
+
 def test_hadolint_has_nothing_to_say() -> None:
     """The Containerfile is clean to hadolint, but for what it says itself that it ignores."""
     hadolint = Path(sys.executable).with_name("hadolint")
