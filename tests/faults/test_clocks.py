@@ -83,7 +83,7 @@ def test_ticks_wrap(case: Case, make_fleet: MakeFleet) -> None:
             member.board.kill()
             shutil.copy(HOOK, member.board.flash / "time.py")
             member.board.start()
-        time.sleep(case.count(30, 14))  # the end is eight seconds after the boot
+        time.sleep(case.count(30, 9))  # the end is four seconds after the boot
     case.injected(f"milliseconds of {len(fleet.members)} boards begin anew")
     case.judge(fleet)
     for member in fleet.members:

@@ -16,6 +16,7 @@ from boardlet_cli.site import Site
 from fleet.control import Fleet
 
 WRITES_PER_S, BURST, INTERVAL_S = 60, 60, 2.0
+STORM_S = 6.0  # three intervals of the values
 SETTINGS = {
     "status_writes_per_s": WRITES_PER_S,
     "status_burst": BURST,
@@ -67,10 +68,10 @@ def test_a_fleet_under_load_is_shown_as_it_is(play: Play) -> None:
 
     async def scene(load: Load) -> None:
         assert len(load.objects.ready) == 200
-        writes, took = await storm(load, 10, (0, 20, 3.0), (20, 200, 0.1))
+        writes, took = await storm(load, STORM_S, (0, 20, 3.0), (20, 200, 0.1))
         assert writes <= BURST + WRITES_PER_S * took
         sent, heard = load.fleet.counts()["reports"], await load.metric(REPORTS)
-        assert sent == heard > 10 * (20 * 3.0 + 180 * 0.1) * 0.8
+        assert sent == heard > STORM_S * (20 * 3.0 + 180 * 0.1) * 0.8
         assert await refused(load) == []
 
     play(200, scene)
@@ -82,7 +83,7 @@ def test_kubeedge_3761(play: Play, record_property: Callable[[str, object], None
 
     async def scene(load: Load) -> None:
         cpu = cpu_s(load.plane.apiserver)
-        writes, took = await storm(load, 10, (0, 30, 3.0))
+        writes, took = await storm(load, STORM_S, (0, 30, 3.0))
         share = (cpu_s(load.plane.apiserver) - cpu) / took
         record_property("apiserver_cpu_share", round(share, 3))
         print(f"API server: {100 * share:.0f} % of a core, {writes} writes in {took:.0f} s")
