@@ -153,5 +153,5 @@ def test_a_step_that_is_not_true_ends_the_story(site: Site, cluster: Cluster) ->
     for board_id in BOARDS.values():
         site.add_board(board_id, config={"port": free_port()})
     with pytest.raises(StepFailed, match="The three boards get power") as failed:
-        Story(Console(quiet=True), site, BOARDS, time.monotonic()).tell()
+        Story(Console(quiet=True), site, BOARDS, time.monotonic(), wait_s=3).tell()
     assert "the bridge's log" in str(failed.value)

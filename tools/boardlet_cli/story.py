@@ -13,7 +13,7 @@ from rich.text import Text
 from boardlet_cli.cluster import ROOT, KubectlFailed
 from boardlet_cli.site import Site
 
-WAIT: Final = "--timeout=30s"
+WAIT_S: Final = 30
 
 
 class StepFailed(Exception):
@@ -23,12 +23,16 @@ class StepFailed(Exception):
 class Story:
     """Tells the story of a running site; its boards have no power yet."""
 
-    def __init__(self, console: Console, site: Site, boards: Mapping[str, str], began: float) -> None:
+    def __init__(
+        self, console: Console, site: Site, boards: Mapping[str, str], began: float, wait_s: int = WAIT_S
+    ) -> None:
+        """Every step has `wait_s` seconds to come true."""
         self._console = console
         self._site = site
         self._boards = boards
         self._began = began  # of the whole command, as time.monotonic() has it
         self._step = ""
+        self._patience = f"--timeout={wait_s}s"
 
     def tell(self) -> None:
         """All steps in order; raises StepFailed at the first that does not come true."""
@@ -55,28 +59,28 @@ class Story:
         self._say("The three boards get power. They are blank: what they are they learn from their model.")
         for board in self._site.boards.values():
             board.start()
-        self._kubectl("wait", "--for=condition=Ready", *[f"board/{name}" for name in self._boards], WAIT)
+        self._kubectl("wait", "--for=condition=Ready", *[f"board/{name}" for name in self._boards], self._patience)
         self._console.print(f"  {time.monotonic() - self._began:.1f} s after the start")
         self._kubectl("get", "boards")
 
     def _switch(self) -> None:
         self._say("An edit of the object switches the LED; the status says so when the board itself has said so.")
         self._kubectl("patch", "board", "greenhouse-1", "--type=merge", "-p", '{"spec":{"properties":{"led":true}}}')
-        self._kubectl("wait", "--for=jsonpath={.status.reported.led}=true", "board/greenhouse-1", WAIT)
-        self._kubectl("wait", "--for=condition=Synced", "board/greenhouse-1", WAIT)
+        self._kubectl("wait", "--for=jsonpath={.status.reported.led}=true", "board/greenhouse-1", self._patience)
+        self._kubectl("wait", "--for=condition=Synced", "board/greenhouse-1", self._patience)
         self._pin("greenhouse-1", 1)
 
     def _measure(self) -> None:
         self._say("A cloud passes: the light sensor of greenhouse-1 reads less, and the value arrives by itself.")
         self._kubectl("get", "board", "greenhouse-1", "-o", "jsonpath={.status.reported}")
         self._board("greenhouse-1").set_adc(34, 300)
-        self._kubectl("wait", "--for=jsonpath={.status.reported.light}=150", "board/greenhouse-1", WAIT)
+        self._kubectl("wait", "--for=jsonpath={.status.reported.light}=150", "board/greenhouse-1", self._patience)
         self._kubectl("get", "board", "greenhouse-1", "-o", "jsonpath={.status.reported}")
 
     def _edit_an_absent_board(self) -> None:
         self._say("greenhouse-2 loses its power. It is edited all the same: it will find the edit when it is back.")
         self._board("greenhouse-2").kill()
-        self._kubectl("wait", "--for=condition=Connected=false", "board/greenhouse-2", WAIT)
+        self._kubectl("wait", "--for=condition=Connected=false", "board/greenhouse-2", self._patience)
         self._kubectl("patch", "board", "greenhouse-2", "--type=merge", "-p", '{"spec":{"properties":{"led":false}}}')
         self._kubectl("get", "boards", "-o", "wide")
         self._pin("greenhouse-2", 1, ", as it was: Synced is Unknown, because nobody can know")
@@ -87,14 +91,14 @@ class Story:
         self._kubectl("patch", "board", "greenhouse-3", "--type=merge", "-p", '{"spec":{"properties":{"led":true}}}')
         self._say("A new bridge starts. It kept nothing on disk: it reads the objects, and asks the boards.")
         self._site.bridge.start()
-        self._kubectl("wait", "--for=jsonpath={.status.reported.led}=true", "board/greenhouse-3", WAIT)
-        self._kubectl("wait", "--for=condition=Ready", "board/greenhouse-3", "board/greenhouse-1", WAIT)
+        self._kubectl("wait", "--for=jsonpath={.status.reported.led}=true", "board/greenhouse-3", self._patience)
+        self._kubectl("wait", "--for=condition=Ready", "board/greenhouse-3", "board/greenhouse-1", self._patience)
         self._pin("greenhouse-3", 1)
 
     def _come_back(self) -> None:
         self._say("greenhouse-2 has power again: it boots, finds what was asked meanwhile, and is right.")
         self._board("greenhouse-2").start()
-        self._kubectl("wait", "--for=condition=Ready", "board/greenhouse-2", WAIT)
+        self._kubectl("wait", "--for=condition=Ready", "board/greenhouse-2", self._patience)
         self._pin("greenhouse-2", 0)
         self._kubectl("get", "boards")
 
