@@ -20,6 +20,7 @@ from provision.progress import for_stream
 # The machines that run the suite are busy with real parts: how long one example takes says nothing.
 settings.register_profile("boardlet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("boardlet")
+os.environ["ESPTOOL_CFGFILE"] = str(Path(__file__).with_name("esptool.cfg"))
 
 ALLOWED = [
     line

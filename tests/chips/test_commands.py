@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from boardlet_cli import fleet
+from boardlet_cli import firmware, fleet
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.sitefile import SiteError, load
 from shop import BOARD_ID, Shop
@@ -138,6 +138,18 @@ def test_lists_that_are_wrong(own: Path, name: str, text: str, words: str) -> No
     (own / name).write_text(text)
     with pytest.raises(FlashFailed, match=words):
         fleet.load(own / name)
+
+
+@pytest.mark.parametrize("said", ["soon", "0", "-1", "inf", "nan"])
+def test_a_patience_that_is_none(own: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """What cannot be waited for is refused by the variable's name, with what to set instead; unset it has a default."""
+    monkeypatch.setenv("BOARDLET_KNOCK_S", said)
+    done = boardlet(own, "info", "/dev/null")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"BOARDLET_KNOCK_S is '{said}': set it to a number of seconds above 0, as 2.5" in done.stderr
+    assert "Traceback" not in done.stderr
+    monkeypatch.delenv("BOARDLET_KNOCK_S")
+    assert firmware.knock_s() == firmware.KNOCK_S
 
 
 def test_a_site_is_typed_once(own: Path) -> None:

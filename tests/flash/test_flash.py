@@ -140,8 +140,9 @@ def test_a_file_that_is_no_port(site: Site, cluster: Cluster) -> None:
 def test_a_port_without_micropython(site: Site, cluster: Cluster) -> None:
     """A port where nothing answers, neither MicroPython nor a chip, is named as such, in bounded time."""
     host, slave = pty.openpty()
+    brief = Cluster(cluster.kubectl, {**cluster.env, "BOARDLET_KNOCK_S": "0.5"}, namespace=cluster.namespace)
     try:
-        done = flash(site, cluster, os.ttyname(slave))
+        done = flash(site, brief, os.ttyname(slave))
     finally:
         os.close(host)
         os.close(slave)

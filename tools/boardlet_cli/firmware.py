@@ -6,6 +6,8 @@ board that answers and has a bootloader of its own to go to is sent there; other
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -21,6 +23,7 @@ from chips.ports import Port
 from boardlet_cli.device import CONNECT_S, Device, DeviceError, Info, NoPrompt, TooOld
 from boardlet_cli.report import Report
 
+KNOCK_VARIABLE: Final = "BOARDLET_KNOCK_S"
 KNOCK_S: Final = 2.5  # a prompt answers at once; a board that the opening of its port reset, at the second try
 FIRST_BOOT_S: Final = 60.0  # a chip makes its file system at its first boot
 LEAVE_S: Final = 3.0  # a board that resets into its bootloader
@@ -40,13 +43,28 @@ class Seen:
     """For a person."""
 
 
+def knock_s() -> float:
+    """How long one of the two knocks at a port lasts before it is taken for a blank chip; raises ChipError."""
+    said = os.environ.get(KNOCK_VARIABLE) or str(KNOCK_S)
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ChipError(f"{KNOCK_VARIABLE} is {said!r}: set it to a number of seconds above 0, as {KNOCK_S}", code=2)
+    return seconds
+
+
 def prompt(stack: ExitStack, port: Port) -> Device | None:
-    """The board at its MicroPython prompt, None where there is none; raises DeviceError for a port that is none."""
+    """The board at its MicroPython prompt, None where there is none; raises DeviceError for a port that is none.
+
+    Raises ChipError for a patience that is none.
+    """
     if port.is_volume:
         return None
     sure = any(word in port.name for word in ("MicroPython", *_NEVER_ESP))
     try:
-        return stack.enter_context(Device(port.path, CONNECT_S if sure else KNOCK_S))
+        return stack.enter_context(Device(port.path, CONNECT_S if sure else knock_s()))
     except NoPrompt:
         if sure:
             raise
