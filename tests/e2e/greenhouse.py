@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ class Greenhouse:
     def condition(self, type_: str, obj: dict[str, Any] | None = None) -> tuple[str, str]:
         found = {c["type"]: c for c in (obj or self.object)["status"]["conditions"]}.get(type_, {})
         return found.get("status", ""), found.get("reason", "")
+
+    def changed_at(self, type_: str, obj: dict[str, Any]) -> float:
+        """When a condition became what it is, in whole seconds of the wall clock, however late it was heard of."""
+        said = next(c["lastTransitionTime"] for c in obj["status"]["conditions"] if c["type"] == type_)
+        return datetime.fromisoformat(said).timestamp()
 
     def until(self, type_: str, status: str, reason: str | None = None, wait_s: float = WAIT_S) -> dict[str, Any]:
         """The object once a condition says so of its present generation."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
 
 from boardlet_cli.site import Site
@@ -86,8 +85,7 @@ def test_a_sleeper_that_does_not_wake_is_overdue(site: Site) -> None:
     turn(one)
     one.board.kill()
     obj = one.until("Connected", "False", "Overdue")
-    said = next(c["lastTransitionTime"] for c in obj["status"]["conditions"] if c["type"] == "Connected")
-    after_s = datetime.fromisoformat(said).timestamp() - slept_at(one)
+    after_s = one.changed_at("Connected", obj) - slept_at(one)
     assert OFFLINE_S - 1 <= after_s < OFFLINE_S + 10, "the object's times are in whole seconds"
     assert one.condition("Synced")[0] == "Unknown"
     one.board.start()
