@@ -95,7 +95,9 @@ def test_a_sleeper_that_does_not_wake_is_overdue(site: Site) -> None:
 def test_a_board_that_is_registered_in_its_sleep(site: Site) -> None:
     """A Board created while its board sleeps is Unknown, Asleep, not NeverSeen, and Ready after one turn."""
     one = sleeper(site, awake_s=4)
+    sleep_on(one)  # what it says as it falls asleep is not to be cleared with its object
     one.cluster.run("delete", "board", one.name, "--timeout=30s")
+    one.board.resume()
     sleep_on(one)  # it still runs what it was asked last, and says again that it sleeps
     create(one)
     one.until("Connected", "Unknown", "Asleep")
