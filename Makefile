@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test venv chaos faults fuzz bench lint lock image deploy sbom clean help
+.PHONY: demo test venv chaos faults fuzz bench lint lock image deploy audit sbom clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -56,6 +56,9 @@ image:           ## the bridge's container image, the same bytes from the same c
 
 deploy: $(VENV)/.ready ## bridge/deploy/site.yaml, what the chart makes of its defaults, for those who have no Helm
 	@$(BIN)/python -m helm template boardlet bridge/chart -n boardlet-system --set kinds.install=false --set rights.install=false --set secrets.existing=boardlet-site --skip-tests > bridge/deploy/site.yaml
+
+audit: $(VENV)/.ready  ## ask a database of vulnerabilities about every pinned dependency; says so if it cannot be reached (docs/lab.md)
+	@$(BIN)/python -m audit
 
 SBOM ?= build/sbom.cdx.json
 sbom: $(VENV)/.ready   ## what is in that image, as CycloneDX, from its lock file

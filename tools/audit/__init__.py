@@ -1,0 +1,1 @@
+"""Asks a database of known vulnerabilities (OSV) about every dependency that a lock file pins."""
