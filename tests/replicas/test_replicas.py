@@ -52,7 +52,7 @@ def test_one_is_killed(replicas: Replicas, play: Play) -> None:
         await asyncio.to_thread(c.bridge.kill)
         killed = time.monotonic()
         await until(lambda: a.serves + b.serves == len(before))
-        assert time.monotonic() - killed < LEASE_S + 1
+        assert time.monotonic() - killed < 2 * LEASE_S  # one, and what a busy machine takes
         scene.fleet.cut()
         await scene.right()
         for board, writers in replicas.writers().items():
