@@ -112,6 +112,20 @@ def test_kinds_and_rights_are_the_files(helm: Any) -> None:
         assert made == source
 
 
+def test_the_rights_to_enrol_come_with_the_setting(helm: Any) -> None:
+    """Without enrollment_namespace there are none; with it those of the file, under the release's names, bound there."""
+    assert not [o for o in helm.render() if o["metadata"]["name"].endswith("-enrollment")]
+    set_ = ["--set", "settings.enrollment_namespace=north"]
+    rendered = {o["kind"]: o for o in helm.render(*set_) if o["metadata"]["name"].endswith("-enrollment")}
+    binding = rendered.pop("RoleBinding")
+    assert list(rendered.values()) == documents(ROOT / "bridge/deploy/enrollment.yaml")
+    assert binding["metadata"]["namespace"] == "north"
+    assert binding["roleRef"]["name"] == rendered["ClusterRole"]["metadata"]["name"]
+    south = helm.render(*set_, namespace="tenant")
+    policy = next(o for o in south if o["metadata"]["name"].endswith("-enrollment") and "Policy" in o["kind"])
+    assert "system:serviceaccount:tenant:" in policy["spec"]["matchConditions"][0]["expression"]
+
+
 def test_the_bundled_broker_has_the_documented_settings(helm: Any) -> None:
     """Each setting of mosquitto in docs/operations.md that does not name a file or port stands in the chart as well."""
     made = one(helm.render(), "ConfigMap", "boardlet-broker")["data"]["mosquitto.conf"].splitlines()
