@@ -113,7 +113,7 @@ def test_kinds_and_rights_are_the_files(helm: Any) -> None:
 
 
 def test_the_rights_to_enrol_come_with_the_setting(helm: Any) -> None:
-    """Without enrollment_namespace there are none; with it those of the file, under the release's names, bound there."""
+    """Without enrollment_namespace there are none; with it those of the file, by the release's names, bound there."""
     assert not [o for o in helm.render() if o["metadata"]["name"].endswith("-enrollment")]
     set_ = ["--set", "settings.enrollment_namespace=north"]
     rendered = {o["kind"]: o for o in helm.render(*set_) if o["metadata"]["name"].endswith("-enrollment")}

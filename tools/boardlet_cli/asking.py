@@ -15,15 +15,22 @@ from boardlet_cli.report import Report
 _LOOK_S: Final = 0.5
 
 
-def fingerprint(identity: Identity) -> str:
+def fingerprint(secret: str) -> str:
     """What the board's Enrollment shows too: 16 hex digits."""
-    return claim.fingerprint(claim.x25519(bytes.fromhex(identity.secret), claim.BASE))
+    return claim.fingerprint(claim.x25519(bytes.fromhex(secret), claim.BASE))
+
+
+def state(cluster: Cluster, secret: str) -> str:
+    """What has become of a board that asks, in words; raises KubectlFailed."""
+    selector = f"--field-selector=spec.request.fingerprint={fingerprint(secret)}"
+    path = "jsonpath={range .items[*]}{.metadata.name}: {.status.conditions[0].message}{end}"
+    return cluster.run("get", "enrollments", selector, "-o", path).stdout or "it has not asked yet"
 
 
 def line(order: Order, identity: Identity) -> str:
     """The plan's line on who the board will be."""
     wifi = f"Wi-Fi {order.wifi[0]}, " if order.wifi else ""
-    shown = f"fingerprint {fingerprint(identity)}"
+    shown = f"fingerprint {fingerprint(identity.secret)}"
     return f"no identity, claim {order.claim}, {shown}, {wifi}broker {order.broker_host}:{order.broker_port}"
 
 
@@ -31,7 +38,7 @@ def wait(identity: Identity, port: str, cluster: Cluster, wait_s: int, report: R
     """The name of the board's Enrollment once it has asked; raises NeverReady or KubectlFailed."""
     report.step(f"reset; waiting up to {wait_s} s until the board asks to come in")
     until = time.monotonic() + wait_s
-    selector = f"--field-selector=spec.request.fingerprint={fingerprint(identity)}"
+    selector = f"--field-selector=spec.request.fingerprint={fingerprint(identity.secret)}"
     while True:
         try:
             found = cluster.run("get", "enrollments", selector, "-o", "name").stdout.split()
@@ -51,4 +58,4 @@ def wait(identity: Identity, port: str, cluster: Cluster, wait_s: int, report: R
 def next_step(identity: Identity, cluster: Cluster) -> str:
     """What a person does then."""
     where = f" --namespace {cluster.namespace}" if cluster.namespace else ""
-    return f"It asks. Go on with: boardlet approve {fingerprint(identity)}{where} --board NAME"
+    return f"It asks. Go on with: boardlet approve {fingerprint(identity.secret)}{where} --board NAME"

@@ -20,7 +20,7 @@ from chips import ChipError, esp, ports
 
 from boardlet_cli import firmware
 from boardlet_cli.device import Device
-from boardlet_cli.flash import CONFIG, FOLDERS, configuration
+from boardlet_cli.flash import CLAIM_FOLDER, CONFIG, FOLDERS, configuration
 from boardlet_cli.options import PortArgument
 from boardlet_cli.report import Report, for_user
 
@@ -104,7 +104,11 @@ def _private(path: Path) -> None:
 
 
 def _remove(device: Device) -> int:
-    ours = [n for n in device.walk() if n in (CONFIG, MAIN) or (n.split("/")[0] in (*FOLDERS, STATE) and "/" in n)]
+    ours = [
+        n
+        for n in device.walk()
+        if n in (CONFIG, MAIN) or (n.split("/")[0] in (*FOLDERS, CLAIM_FOLDER, STATE) and "/" in n)
+    ]
     for name in sorted(ours, key=lambda name: name != MAIN):  # main.py first: half an agent is not started
         device.remove(name)
     device.forget_identity()

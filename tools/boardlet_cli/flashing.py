@@ -82,7 +82,9 @@ def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, re
     flash.write(plan, device, told)
     if plan.write:
         report.step(f"wrote {total} bytes, each file checked by its SHA-256")
-    if not order.claim:
+    if order.claim:
+        device.forget_identity()  # a copy of a former one, outside the file system
+    else:
         created = register(order, plan.board_id, cluster)
         report.step(f"Board {order.name}: {'created' if created else 'is there already'}")
     device.reset()
@@ -122,7 +124,7 @@ def _facts(
         "micropython": list(seen.info.version) if seen.info else None,
         "board": order.name or None,
         "boardID": identity.board_id or None,
-        "fingerprint": asking.fingerprint(identity) if order.claim else None,
+        "fingerprint": asking.fingerprint(identity.secret) if order.claim else None,
         "creates": identity.creates,
         "model": order.model,
         "namespace": cluster.namespace,

@@ -13,7 +13,7 @@ from boardlet_bridge.core.root_key import RootKeyInvalid, RootKeys, serving
 from boardlet_wire.keys import board_key
 from chips import ports
 
-from boardlet_cli import firmware, flash, sitefile
+from boardlet_cli import asking, firmware, flash, sitefile
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.device import Device
 from boardlet_cli.flash_command import of_site
@@ -46,8 +46,11 @@ def info(
         problems.append(f"it has no MicroPython that can run the agent: boardlet flash {place.path} --name NAME")
     if held:
         cluster = of_site(settings, context, namespace)
-        keys = keys or _site_keys(settings, cluster, problems)
-        _of_object(cluster, held, keys, facts, problems)
+        if "claim" in held:
+            _of_claim(cluster, str(held.get("secret", "")), facts, problems)
+        else:
+            keys = keys or _site_keys(settings, cluster, problems)
+            _of_object(cluster, held, keys, facts, problems)
     if as_json:
         print(json.dumps({**facts, "problems": problems}))
     else:
@@ -85,6 +88,18 @@ def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dic
     if health.get("crash"):
         facts["crash"] = str(health["crash"]).strip().splitlines()[-1]
     return held
+
+
+def _of_claim(cluster: Cluster, secret: str, facts: dict[str, Any], problems: list[str]) -> None:
+    # It makes its secret at its first start, where nobody gave it one.
+    facts["identity"] = "none yet: it asks to come in with its site's claim"
+    if not secret:
+        return
+    facts["fingerprint"] = asking.fingerprint(secret)
+    try:
+        facts["enrollment"] = asking.state(cluster, secret)
+    except KubectlFailed as error:
+        problems.append(f"its Enrollment cannot be looked at: {error}")
 
 
 def _site_keys(settings: sitefile.SiteFile | None, cluster: Cluster, problems: list[str]) -> RootKeys | None:

@@ -87,9 +87,7 @@ async def _watch(store: str, what: list[str], namespace: str | None, output: str
                 first = False
 
 
-def _print(
-    asked: Asked, found: Sequence[Item], output: str | None, wide: bool, heads: bool = True
-) -> None:
+def _print(asked: Asked, found: Sequence[Item], output: str | None, wide: bool, heads: bool = True) -> None:
     if output == "lines":
         for item in found:
             print(table.as_json(item.object))
