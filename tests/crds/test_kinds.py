@@ -275,7 +275,7 @@ def test_explain_reads_like_documentation(cluster: Cluster) -> None:
 
 
 def test_the_bridge_may_do_its_work_and_no_more(cluster: Cluster, plane: ControlPlane) -> None:
-    """The bridge's account sets its finalizer; specs, labels, other finalizers, Secrets and deletions are denied."""
+    """The bridge's account sets its finalizer; specs, labels, other finalizers, Secrets, others' Leases are denied."""
     apply(cluster, BOARD)
     plane.add_user(BRIDGE)
     bridge = Cluster(cluster.kubectl, plane.kubectl_env(BRIDGE), namespace=cluster.namespace)
@@ -293,6 +293,8 @@ def test_the_bridge_may_do_its_work_and_no_more(cluster: Cluster, plane: Control
     ):
         with pytest.raises(KubectlFailed, match="must not change"):
             patch(body)
-    for words in (["delete", "board", "g1"], ["get", "secrets"], ["create", "configmap", "x"], ["get", "pods"]):
+    bridge.run("get", "leases", "-n", "boardlet-system")  # its replicas' own, and nobody else's
+    denied = (["delete", "board", "g1"], ["get", "secrets"], ["create", "configmap", "x"], ["get", "pods"])
+    for words in (*denied, ["get", "leases"], ["get", "leases", "-n", "kube-system"]):
         with pytest.raises(KubectlFailed, match="orbidden"):
             bridge.run(*words)
