@@ -44,6 +44,8 @@ def test_no_forged_message_moves_a_pin(arena: Arena, victim: Greenhouse) -> None
         dropped = arena.dropped(victim)
     assert (dropped[WRONG], dropped[OVERSIZE]) == (len(forged), 1)
     victim.until("Ready", "True")
+    told = victim.until("MessagesRefused", "True", "WrongSealAtBoard")
+    assert told["status"]["droppedMessages"]["byBoard"] == {"wrongSeal": len(forged), "oversize": 1}
     after = state(victim)
     assert (after.pin, after.desired, after.boots) == (before.pin, before.desired, before.boots)
 

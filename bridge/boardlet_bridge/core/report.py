@@ -88,11 +88,11 @@ def read_report(board: Board, payload: bytes, now: float) -> list[Effect]:
         gap = Refused("gap", f"sequence {report.sequence}, {board.next_sequence} was due")
         return [gap, *ask_once(board, now), *heard(board, now)]
     board.only_sensed = _only_senses(board, report)
-    _take(board, report)
+    dropped_more = _take(board, report)
     if board.strange:
         board.only_sensed = False
     # Afterwards, because a confirmed heartbeat counts from this report on.
-    return [*([] if board.only_sensed else reconcile(board, now)), *heard(board, now)]
+    return [*dropped_more, *([] if board.only_sensed else reconcile(board, now)), *heard(board, now)]
 
 
 def _only_senses(board: Board, report: Report) -> bool:
@@ -112,12 +112,11 @@ def _answered(board: Board, report: Report, now: float) -> list[Effect]:
     board.link, board.link_detail = Link.LIVE, ""
     board.reported, board.board_errors, board.strange = {}, {}, {}
     board.answered_at, board.proof_by = now, inf
-    _take(board, report)
-    said = [] if report.dropped is None else dropped.take(board, report.dropped)
-    return [*said, *reconcile(board, now), *heard(board, now)]
+    dropped_more = _take(board, report)
+    return [*dropped_more, *reconcile(board, now), *heard(board, now)]
 
 
-def _take(board: Board, report: Report) -> None:
+def _take(board: Board, report: Report) -> list[Effect]:
     board.next_sequence = report.sequence + 1
     if report.names_applied:
         board.applied = report.applied
@@ -138,6 +137,7 @@ def _take(board: Board, report: Report) -> None:
         for index, value in report.values.items():
             _value(board, board.model, index, value)
     # Under another model nothing is guessed (rule 7); the values come again with the session that follows.
+    return [] if report.dropped is None else dropped.take(board, report.dropped)
 
 
 def _value(board: Board, model: Model, index: int, value: object) -> None:
