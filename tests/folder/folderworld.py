@@ -43,6 +43,15 @@ def until(true: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
         time.sleep(0.01)
 
 
+def loaded(path: Path) -> dict[str, Any]:
+    """What a YAML file says, nothing while there is none: it may go at any moment."""
+    try:
+        found: dict[str, Any] = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
 class FolderSite(Site):
     """Broker, bridge and one board; the objects are files in `objects`."""
 
@@ -61,8 +70,7 @@ class FolderSite(Site):
 
     def object(self, name: str = "g1") -> dict[str, Any]:
         """The object as its status file has it, nothing while there is none."""
-        path = self.objects / f".status/default/boards/{name}.status"
-        return yaml.safe_load(path.read_text()) if path.exists() else {}
+        return loaded(self.objects / f".status/default/boards/{name}.status")
 
     def edit(self, old: str, new: str) -> None:
         """Edit the file as a person does, in place."""
@@ -108,5 +116,4 @@ class FolderSite(Site):
     @property
     def problems(self) -> list[dict[str, Any]]:
         """What the file of problems says."""
-        path = self.objects / ".status/problems"
-        return yaml.safe_load(path.read_text())["problems"] if path.exists() else []
+        return loaded(self.objects / ".status/problems").get("problems", [])

@@ -18,7 +18,7 @@ import yaml
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.store import StoreInvalid
 from boardlet_bridge.folder.store import FolderSettings, FolderStore
-from folderworld import BOARD, SAMPLES
+from folderworld import BOARD, SAMPLES, loaded
 
 ABSENT_S = 0.1
 KEY = ("boards", "default", "g1")
@@ -115,13 +115,11 @@ def root(tmp_path: Path) -> Path:
 
 def record(root: Path, name: str = "g1", kind: str = "boards") -> dict[str, Any]:
     """An object's status file, nothing while there is none."""
-    path = root / f".status/default/{kind}/{name}.status"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
+    return loaded(root / f".status/default/{kind}/{name}.status")
 
 
 def problems(root: Path) -> list[dict[str, Any]]:
-    path = root / ".status/problems"
-    return yaml.safe_load(path.read_text())["problems"] if path.exists() else []
+    return loaded(root / ".status/problems").get("problems", [])
 
 
 def board(name: str, board_id: str = "k7m2q9xb", **spec: Any) -> str:

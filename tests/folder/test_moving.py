@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import yaml
 from boardlet_cli.bridge import BridgeProcess
 from boardlet_cli.cluster import Cluster
-from folderworld import LED, FolderSite, until
+from folderworld import LED, FolderSite, loaded, until
 
 
 def ready(cluster: Cluster, **status: Any) -> dict[str, Any]:
@@ -92,8 +90,7 @@ def _replace(site: FolderSite, exported: str) -> None:
 
 
 def _object(site: FolderSite, cluster: Cluster) -> dict[str, Any]:
-    path: Path = site.objects / f".status/{cluster.namespace}/boards/g1.status"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
+    return loaded(site.objects / f".status/{cluster.namespace}/boards/g1.status")
 
 
 def _reason(obj: dict[str, Any], kind: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -39,10 +40,19 @@ def root(store: str) -> Path:
 
 def view(store: str) -> View:
     """What is in it now; raises ObjectError."""
-    try:
+    with readable():
         return View(root(store))
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """A folder that cannot be read is an ObjectError."""
+    try:
+        yield
+    except TimeoutError:
+        raise
     except OSError as error:
-        raise ObjectError(f"{error.filename}: {error.strerror}") from error
+        raise ObjectError(f"{error.filename or 'the folder'}: {error.strerror or error}") from error
 
 
 def asked(what: Sequence[str]) -> Asked:

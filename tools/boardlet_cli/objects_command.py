@@ -72,12 +72,12 @@ def watch(
 
 
 async def _watch(store: str, what: list[str], namespace: str | None, output: str | None, seconds: float | None) -> None:
-    asked, root, shown = objects.asked(what), objects.root(store), dict[Any, Any]()
+    asked, view, shown = objects.asked(what), objects.view(store), dict[Any, Any]()
     first = True
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError), objects.readable():
         async with asyncio.timeout(seconds):
-            async for _ in changes(root):
-                view = objects.view(store)
+            async for _ in changes(objects.root(store)):
+                view.look()
                 if first:
                     objects.say_state(view)
                 found = [i for i in objects.found(view, asked, namespace, first) if shown.get(i.key) != i.object]

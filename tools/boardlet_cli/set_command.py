@@ -49,7 +49,7 @@ def set_(
         wanted = _values(view, item, values)
         path = (root / item.file).resolve()
         try:
-            text = set_properties(path.read_text(encoding="utf-8"), namespace, name, wanted, path.suffix == ".json")
+            text = set_properties(path.read_bytes().decode(), namespace, name, wanted, path.suffix == ".json")
         except EditRefused as error:
             raise ObjectError(f"{item.file}: {error}") from error
         _write(path, text)
@@ -66,22 +66,28 @@ def set_(
 
 
 async def _until_synced(root: Path, key: tuple[str, str, str], wanted: Mapping[str, Any], wait: float) -> int:
+    # The generation that the board runs, with these values in it.
     view = View(root)
-    try:
+    with contextlib.suppress(TimeoutError), objects.readable():
         async with asyncio.timeout(wait):
             async for _ in changes(root):
-                view = View(root)
-                obj = view.items[key].object if key in view.items else {}
-                status, meta = obj.get("status") or {}, obj.get("metadata") or {}
-                synced = table.at(obj, '.status.conditions[?(@.type=="Synced")].status') == "True"
-                here = wanted.items() <= ((obj.get("spec") or {}).get("properties") or {}).items()
-                if here and synced and status.get("observedGeneration") == meta["generation"]:
-                    return int(meta["generation"])
-    except TimeoutError:
-        pass
-    why = table.at(view.items[key].object, '.status.conditions[?(@.type=="Synced")].message')
+                view.look()
+                if generation := _synced(view, key, wanted):
+                    return generation
+    obj = view.items[key].object if key in view.items else {}
+    why = table.at(obj, '.status.conditions[?(@.type=="Synced")].message')
     state = "" if view.served else "; no bridge serves this folder"
     raise ObjectError(f"board/{key[2]} is edited, and does not run it after {wait:g} s: {why}{state}")
+
+
+def _synced(view: View, key: tuple[str, str, str], wanted: Mapping[str, Any]) -> int:
+    if key not in view.items:
+        return 0
+    obj = view.items[key].object
+    generation = int(obj["metadata"]["generation"])
+    synced = table.at(obj, '.status.conditions[?(@.type=="Synced")].status') == "True"
+    confirmed = synced and table.at(obj, ".status.observedGeneration") == generation
+    return generation if confirmed and wanted.items() <= (obj["spec"].get("properties") or {}).items() else 0
 
 
 def _values(view: View, item: Item, values: Sequence[str]) -> dict[str, Any]:
@@ -135,6 +141,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _write(path: Path, text: str) -> None:
     try:
-        files.replace(path, text, path.stat().st_mode & 0o7777)
+        stat = path.stat()
+        files.replace(path, text, stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid))
     except OSError as error:
         raise ObjectError(f"{path}: {error.strerror}") from error

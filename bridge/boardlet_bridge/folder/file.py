@@ -7,13 +7,15 @@ import tempfile
 from pathlib import Path
 
 
-def replace(path: Path, text: str, mode: int = 0o644) -> None:
+def replace(path: Path, text: str, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
     """Write a file at once: temporary file, fsync, rename, fsync of the folder; raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
+            if owner is not None and owner != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), *owner)
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -59,6 +59,7 @@ class Records:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.folder = root / STATUS
+        self._read: dict[Path, tuple[tuple[int, int], Record]] = {}
 
     def prepare(self) -> None:
         """Have the folder, and Git leave it alone; raises OSError."""
@@ -102,9 +103,19 @@ class Records:
         for path in sorted(self.folder.glob(f"*/*/*{SUFFIX}")):
             key = path.parent.name, path.parent.parent.name, path.name.removesuffix(SUFFIX)
             try:
-                yield key, _decode(path.read_text(encoding="utf-8"))
+                yield key, self._decoded(path)
+            except FileNotFoundError:
+                continue  # its object was deleted meanwhile
             except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
                 bad(str(path.relative_to(self.root)), " ".join(str(error).split())[:MAX_WHY])
+
+    def _decoded(self, path: Path) -> Record:
+        # A record is only ever put in place whole: the same inode and time is the same record.
+        stat = path.stat()
+        version = stat.st_ino, stat.st_mtime_ns
+        if self._read.get(path, (None,))[0] != version:
+            self._read[path] = version, _decode(path.read_text(encoding="utf-8"))
+        return self._read[path][1]
 
     def save(self, key: Key, record: Record) -> None:
         """Write a record, whole; raises OSError."""

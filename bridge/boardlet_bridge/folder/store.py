@@ -102,7 +102,8 @@ class FolderStore:
         def bad(file: str, why: str) -> None:
             log.warning("a status file cannot be read, its object gets a new uid", file=file, why=why)
 
-        for key, record in await asyncio.to_thread(lambda: list(self._records.load(bad))):
+        # By a reader of its own, whose memory of what it has read ends with it.
+        for key, record in await asyncio.to_thread(lambda: list(Records(self._root).load(bad))):
             self._known[key] = record
             self._version = max(self._version, int(record.object["metadata"]["resourceVersion"]))
         while not await self._look():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -31,22 +32,24 @@ class Item:
 
 
 class View:
-    """The folder `root` at one moment; raises OSError where it is not there."""
+    """The folder `root` as it was when it was last looked at; raises OSError where it is not there."""
 
     def __init__(self, root: Path) -> None:
-        self._records = Records(root)
-        source = Source(root)
+        self._root, self._records, self._source = root, Records(root), Source(root)
+        self.look()
+
+    def look(self) -> None:
+        """Look again; what has not changed is not read again."""
+        if not self._root.is_dir():
+            raise FileNotFoundError(2, "there is no such folder", str(self._root))
         problems: list[Problem] = []
 
         def bad(file: str, why: str) -> None:
             problems.append(Problem(file, 0, "", f"cannot be read: {why}", "a bridge that starts writes it anew"))
 
-        if not root.is_dir():
-            raise FileNotFoundError(2, "there is no such folder", str(root))
-        source.look()
+        self._source.look()
         records = dict(self._records.load(bad))
-        found = source.found({key: record.file for key, record in records.items()})
-        self.documents: Mapping[Key, Document] = found.objects
+        found = self._source.found({key: record.file for key, record in records.items()})
         problems += found.problems
         self.items: dict[Key, Item] = {}
         for key in sorted(found.objects.keys() | records.keys()):
@@ -65,14 +68,30 @@ class View:
 
 
 async def changes(root: Path) -> AsyncIterator[None]:
-    """One item at once, and one whenever files or records may have changed; several changes may fall together."""
+    """One item at once, and one whenever files or records may have changed; several changes fall together."""
+    changed = asyncio.Event()
+
+    async def hear(notify: Notify) -> None:
+        while True:
+            names = await notify.changed()
+            if names is None:
+                notify.follow(_folders(root))
+            elif all(os.path.basename(name).startswith(".") for name in names):
+                continue  # of a file that is on its way to its place
+            changed.set()
+
     with Notify(root) as notify:
         notify.follow(_folders(root))
-        yield
-        while True:
-            if await notify.changed() is None:
-                notify.follow(_folders(root))
+        hearing = asyncio.create_task(hear(notify))
+        try:
             yield
+            while True:
+                await changed.wait()
+                changed.clear()
+                yield
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
 
 
 def _folders(root: Path) -> list[Path]:
