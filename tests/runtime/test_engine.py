@@ -129,6 +129,23 @@ def test_the_last_words_of_strangers_are_bounded(engine: Engine) -> None:
     assert len(engine.leftovers.sessions) == leftover.MAX_KEPT
 
 
+def test_who_fell_asleep_before_its_deletion_was_heard_of_is_known_to_sleep(engine: Engine) -> None:
+    """What a board said last is there for an object that is created anew, and only while the broker retains it."""
+    message(engine, "s", b"awake")
+    message(engine, "s", b"asleep")
+    engine.on_board("DELETED", board(1))
+    assert engine.leftovers.sessions == {"board0001": b"asleep"}
+    engine.on_board("ADDED", board(1))
+    assert engine.leftovers.sessions == {}, "its object has it"
+    message(engine, "s", b"asleep")
+    message(engine, "s", b"")
+    message(engine, "s", b"asleep", board_id="board0002")
+    engine.on_down("away")
+    engine.on_board("DELETED", board(1))
+    engine.on_board("DELETED", board(2))
+    assert engine.leftovers.sessions == {}
+
+
 def test_a_board_that_was_removed_by_force_leaves_its_mailbox(engine: Engine, outlet: Outlet) -> None:
     """An object that went without being cleaned up after: its mailbox is named, kept, and taken up by its successor."""
     published = {"board0001": b"what it was asked last"}

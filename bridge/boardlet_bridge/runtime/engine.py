@@ -40,7 +40,7 @@ from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import model_snapshot, snapshot
 from boardlet_bridge.core.store import Change, Key
 from boardlet_bridge.runtime.alarm import Alarm
-from boardlet_bridge.runtime.leftover import Leftovers
+from boardlet_bridge.runtime.leftover import MAX_SESSION_BYTES, Leftovers
 from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
 from boardlet_bridge.runtime.shard import BUCKETS
 
@@ -123,7 +123,7 @@ class Engine:
         rival = entry.board.rival
         entry.board = new_board(entry.board.keys.board_id, self.ring, self.limits, entry.object)
         entry.sent = entry.sworn = None
-        entry.stale = False
+        entry.stale, entry.said = False, b""
         for event in (self.models.seen(entry.model_ref), ClaimSeen(rival), ObjectSeen(entry.object)):
             self._step(entry, event)
 
@@ -143,6 +143,7 @@ class Engine:
         self.read.clear()
         self.leftovers.clear()
         for entry in list(self.entries.values()):
+            entry.said = b""
             self._step(entry, BrokerDown(reason))
 
     def on_message(self, board_id: str, letter: str, topic: str, payload: bytes, retained: bool) -> None:
@@ -155,6 +156,8 @@ class Engine:
             return
         entry = self.claims.owner(board_id)
         if entry is not None:
+            if letter == SESSION:
+                entry.said = payload if len(payload) <= MAX_SESSION_BYTES else b""
             self._step(entry, Message(letter, payload))
             return
         self.leftovers.keep(board_id, letter, payload)
@@ -239,7 +242,11 @@ class Engine:
         self.claims.drop(entry)
         self._settle(board.keys.board_id)
         self._admit(board.keys.board_id)
-        if board.mailbox and not board.deleting and self.claims.owner(board.keys.board_id) is None:
+        if self.claims.owner(board.keys.board_id) is not None:
+            return
+        # It may have fallen asleep after its object was deleted, and before we heard of that.
+        self.leftovers.keep(board.keys.board_id, SESSION, entry.said)
+        if board.mailbox and not board.deleting:
             # Its object went without our having seen a deletion: the cluster was restored to before it.
             self.leftovers.keep(board.keys.board_id, DESIRED, board.mailbox)
             self.leftovers.tell(board.keys.board_id)

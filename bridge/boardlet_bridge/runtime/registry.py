@@ -42,6 +42,8 @@ class Entry:
     """Whether another replica has written a status since the board's state was made."""
     refused_at: dict[str, float] = field(default_factory=dict)
     """When a refusal was last logged, by cause."""
+    said: bytes = b""
+    """What its board's session topic said last."""
 
     bucket: str = field(init=False)
 
