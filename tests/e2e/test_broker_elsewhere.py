@@ -16,7 +16,7 @@ from fakes.login import Login, logs_in, until
 from greenhouse import LIGHT, QUICK, SAMPLES, Greenhouse, create
 
 ID = "k7m2q9xa"
-FLEET = [f"fleet{n:04d}" for n in range(60)]
+FLEET = [f"fleet{n:04d}" for n in range(36)]
 
 
 @pytest.fixture
