@@ -135,7 +135,7 @@ def test_exit_codes_and_words(shell: Shell, words: list[str], code: int, said: s
 
 def test_a_store_must_be_named(shell: Shell) -> None:
     """Without --store the command says how to name one, and what to use for a cluster."""
-    done = CliRunner().invoke(app, ["get", "boards"])
+    done = CliRunner().invoke(app, ["get", "boards"], env={"BOARDLET_STORE": ""})
     assert done.exit_code == 2
     assert "for a cluster use kubectl" in " ".join(done.stderr.split())
 

@@ -120,8 +120,9 @@ def test_a_wrong_store_is_named_with_its_cause(tmp_path: Path, line: str, said: 
         load(["--config", str(config)])
 
 
-def test_a_store_is_a_cluster_or_a_folder() -> None:
+def test_a_store_is_a_cluster_or_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default is a cluster; dir:PATH is a folder, ~ included."""
+    monkeypatch.delenv("BOARDLET_STORE", raising=False)
     assert load(["--root-key-file", "x"]).store_folder is None
     assert load(["--root-key-file", "x", "--store", "dir:/srv/site"]).store_folder == Path("/srv/site")
     assert load(["--root-key-file", "x", "--store", "dir:~/site"]).store_folder == Path.home() / "site"
