@@ -12,6 +12,7 @@ from boardlet_bridge.core.state import Limits
 from boardlet_bridge.runtime import engine as engines
 from boardlet_bridge.runtime import leftover
 from boardlet_bridge.runtime.engine import Engine
+from boardlet_bridge.runtime.shard import BUCKETS
 from boardlet_wire.topic import bucket, topic
 from structlog.testing import capture_logs
 
@@ -274,6 +275,19 @@ def test_a_bucket_that_is_gained_is_begun_as_at_a_start(engine: Engine, outlet: 
     assert outlet.published == []
     engine.on_up(mine)
     assert outlet.published == [topic("board0001", "c")]
+
+
+def test_a_start_keeps_back_nothing_that_was_due_before_the_lease(outlet: Outlet) -> None:
+    """What the listing makes a bridge say of a Board, a missing model as its Event, is said once the lease is there."""
+    told: list[object] = []
+    outlet.tell = lambda obj, notice: told.append(notice)  # type: ignore[method-assign,assignment]
+    made = Engine(KeyRing(bytes(32), bytes(16)), Limits(), outlet)
+    made.held.clear()
+    made.on_board("ADDED", board(1))
+    assert (told, outlet.marks) == ([], [])
+    made.hold(BUCKETS, fresh=True)
+    assert [notice.happening for notice in told] == ["ModelNotFound"]  # type: ignore[attr-defined]
+    assert outlet.marks == [("boards", "default", "g1")]
 
 
 def test_a_model_is_told_by_one_replica(engine: Engine, outlet: Outlet) -> None:

@@ -330,6 +330,7 @@ class Engine:
 
     def _carry_out(self, entry: Entry, effect: Effect) -> None:
         if entry.bucket not in self.held and not isinstance(effect, Wake):
+            entry.stale = True  # the core takes it for done
             return
         match effect:
             case Publish(letter=letter, payload=payload, retain=retain):

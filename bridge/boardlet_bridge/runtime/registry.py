@@ -39,7 +39,7 @@ class Entry:
     sworn: Desired | None = None
     """Board.desired as it was when the lease last held."""
     stale: bool = False
-    """Whether another replica has written a status since the board's state was made."""
+    """Whether the board's state lacks something: another replica has written a status, or an effect was withheld."""
     refused_at: dict[str, float] = field(default_factory=dict)
     """When a refusal was last logged, by cause."""
     said: bytes = b""
