@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from boardlet_bridge.kube.client import Conflict, Forbidden, NotFound, Unavailable
 from boardlet_bridge.kube.lease import prefix, read, tidy
+from boardlet_bridge.runtime import membership
 from boardlet_bridge.runtime.fence import Fence, Gate
-from boardlet_bridge.runtime.membership import Membership
+from boardlet_bridge.runtime.membership import FORBIDDEN_S, Membership
 from boardlet_bridge.runtime.roll import KEPT
 from boardlet_bridge.runtime.shard import BUCKETS
 from hypothesis import given, settings
@@ -30,6 +32,7 @@ class Server:
         self.now = 1000.0
         self.up = True
         self.allowed = True
+        self.namespaced = True
         self.leases: dict[str, dict[str, Any]] = {}
         self.versions = itertools.count(1)
 
@@ -78,7 +81,7 @@ class Client:
         await self._passed()
         name, version = body["metadata"]["name"], body["metadata"].get("resourceVersion")
         there = self.server.leases.get(name)
-        if version and there is None:
+        if (version and there is None) or not self.server.namespaced:
             raise NotFound("404")
         if there is not None and there["metadata"]["resourceVersion"] != version:
             raise Conflict("409")
@@ -332,6 +335,150 @@ def test_without_rights_a_bridge_is_alone_and_says_so() -> None:
     asyncio.run(run())
 
 
+def test_an_api_server_that_knows_no_rights_yet_makes_nobody_alone() -> None:
+    """When it starts it may forbid everything for a moment; replicas that had their leases share on. For long it means
+    that the rights are gone."""
+
+    async def run() -> None:
+        server = Server()
+        a, b = Replica(server, "a"), Replica(server, "b")
+        await agree(a, b)
+        before = set(a.serving), set(b.serving)
+        server.up = False
+        for _ in range(10):
+            server.now += 4
+            await agree(a, b)
+        server.up, server.allowed = True, False
+        for _ in range(5):
+            server.now += 1
+            await agree(a, b)
+            assert (a.serving, b.serving) == before
+        server.now += FORBIDDEN_S
+        await agree(a, b)
+        assert a.serving == b.serving == BUCKETS
+
+    asyncio.run(run())
+
+
+def test_a_bridge_without_rights_forgets_that_the_api_server_was_away() -> None:
+    """Nothing is said to be wrong with a lease that is not needed."""
+
+    async def run() -> None:
+        server = Server()
+        server.up = server.allowed = False
+        a = Replica(server, "a")
+        await a.round()
+        assert a.member.why == "away"
+        server.up = True
+        await a.round()
+        assert a.serving == BUCKETS
+        assert a.member.why == ""
+
+    asyncio.run(run())
+
+
+def test_a_namespace_that_is_not_there_stops_no_bridge() -> None:
+    """Nobody can have a lease where a kubeconfig names a namespace that was deleted; once it is there all join."""
+
+    async def run() -> None:
+        server = Server()
+        server.namespaced = False
+        a = Replica(server, "a")
+        await a.round()
+        assert a.serving == a.speaks_for == BUCKETS
+        server.namespaced = True
+        await a.round()
+        assert server.names() == {"a"}
+        assert not a.fence.alone
+
+    asyncio.run(run())
+
+
+def test_a_dead_lease_of_another_duration_is_waited_for_once() -> None:
+    """Whoever was killed before lease_s was raised does not keep its boards from being served."""
+
+    async def run() -> None:
+        server = Server()
+        await agree(Replica(server, "a"))
+        next(iter(server.leases.values()))["spec"]["leaseDurationSeconds"] = 5
+        b = Replica(server, "b")
+        for _ in range(3):
+            assert not b.speaks_for
+            server.now += 4
+            await b.round()
+        assert b.speaks_for == BUCKETS
+
+    asyncio.run(run())
+
+
+def test_the_lease_of_a_process_before_that_a_restore_brings_back_is_replaced() -> None:
+    """An older backup's lease is nobody's: the bridge of its name goes on, under its name, with all that it has."""
+
+    async def run() -> None:
+        server = Server()
+        await agree(Replica(server, "a", "first"))
+        backup = dict(server.leases)
+        a = Replica(server, "a", "second")
+        await agree(a)
+        server.leases = backup
+        server.now += 1
+        await a.round()
+        assert a.speaks_for == BUCKETS
+        assert [lease["spec"]["holderIdentity"] for lease in server.leases.values()] == ["second"]
+
+    asyncio.run(run())
+
+
+def test_a_slow_api_server_is_given_time() -> None:
+    """A round of which the requests take longer than the time between two renewals ends all the same."""
+
+    class Slow(Client):
+        async def _passed(self) -> None:
+            await asyncio.sleep(0.07)
+
+    async def run() -> None:
+        server = Server()
+        a = Replica(server, "a")
+        member = Membership(
+            Slow(server), a, Fence(1), namespace="system", site=SITE, name="a", holder="a", duration_s=1
+        )
+        running = asyncio.create_task(member.run())
+        await asyncio.wait_for(member.joined.wait(), 10)
+        assert a.serving == BUCKETS
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_without_rights_the_api_server_is_not_pestered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bridge of an old role asks for its leases, and to watch them, as often as rights may come, not all the time."""
+    asked: list[str] = []
+
+    class Refused(Client):
+        async def leases(self, namespace: str, label: str) -> list[dict[str, Any]]:
+            asked.append("list")
+            raise Forbidden("403")
+
+        @asynccontextmanager
+        async def watch_leases(self, namespace: str, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
+            asked.append("watch")
+            raise Forbidden("403")
+            yield
+
+    async def run() -> None:
+        a = Replica(Server(), "a")
+        a.member._client = Refused(a.client.server)
+        running = asyncio.create_task(a.member.run())
+        await asyncio.sleep(0.1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    monkeypatch.setattr(membership, "AGAIN_S", 0.01)
+    asyncio.run(run())
+    assert sorted(asked) == ["list", "watch"]
+
+
 def test_leases_of_the_long_dead_are_swept_away() -> None:
     """A killed replica's lease tells an operator for a while, and does not stay for ever."""
 
@@ -366,10 +513,9 @@ def test_what_is_no_lease_of_ours_is_nobody(obj: dict[str, Any]) -> None:
     assert read(obj, SITE) is None
 
 
-@given(st.text(max_size=300))
+@given(st.text(max_size=300) | st.text("a-._", max_size=300))
 def test_any_host_name_becomes_a_leases_name(name: str) -> None:
     """What hosts are called is no reason not to start."""
     made = prefix(SITE) + tidy(name, SITE)
-    assert len(made) <= 253
-    assert made[-1].isalnum()
-    assert set(made) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+    assert len(made) <= 253 - len("-abcd")
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", made)

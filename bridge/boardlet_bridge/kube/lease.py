@@ -14,6 +14,7 @@ from typing import Any, Final
 SITE: Final = "boardlet.dev/site"  # label: replicas of one site have the same
 VIEW: Final = "boardlet.dev/replicas"  # annotation: the replicas by which this one acts
 MAX_NAME: Final = 253
+ENDING: Final = 5  # of the name that a replica takes whose own is taken: a hyphen and four hexadecimal digits
 MAX_DURATION_S: Final = 3600
 MAX_VIEW: Final = 64  # replicas in a view; more is no view of ours
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -28,6 +29,8 @@ class Lease:
     version: str
     duration_s: float
     view: frozenset[str]
+    acquired: str
+    """When its process began, RFC 3339 with microseconds."""
 
 
 def prefix(site: str) -> str:
@@ -36,9 +39,10 @@ def prefix(site: str) -> str:
 
 
 def tidy(name: str, site: str) -> str:
-    """A host's name as a part of a lease's."""
-    kept = re.sub(r"[^-a-z0-9.]+", "-", name.lower())[: MAX_NAME - len(prefix(site))].strip("-.")
-    return kept or "bridge"
+    """A host's name as a part of a lease's, as RFC 1123 has it, with room for an ending."""
+    kept = re.sub(r"[^-a-z0-9.]+", "-", name.lower())
+    kept = re.sub(r"[-.]*\.[-.]*", ".", kept)  # each part between dots begins and ends with a letter or digit
+    return kept[: MAX_NAME - len(prefix(site)) - ENDING].strip("-.") or "bridge"
 
 
 def read(obj: Mapping[str, Any], site: str) -> Lease | None:
@@ -51,10 +55,11 @@ def read(obj: Mapping[str, Any], site: str) -> Lease | None:
     view = str((meta.get("annotations") or {}).get(VIEW, "")).split(",")
     sane = len(view) <= MAX_VIEW and all(_NAME.fullmatch(part) for part in view)
     version, holder = str(meta.get("resourceVersion")), str(spec.get("holderIdentity") or "")
-    return Lease(name.removeprefix(began), holder, version, duration, frozenset(view) if sane else frozenset())
+    acquired, seen = str(spec.get("acquireTime") or ""), frozenset(view) if sane else frozenset()
+    return Lease(name.removeprefix(began), holder, version, duration, seen, acquired)
 
 
-def body(namespace: str, site: str, lease: Lease, acquired: datetime) -> dict[str, Any]:
+def body(namespace: str, site: str, lease: Lease) -> dict[str, Any]:
     """The object that says so; an empty version means that there is none yet."""
     meta: dict[str, Any] = {
         "name": prefix(site) + lease.replica,
@@ -67,11 +72,12 @@ def body(namespace: str, site: str, lease: Lease, acquired: datetime) -> dict[st
     spec = {
         "holderIdentity": lease.holder,
         "leaseDurationSeconds": int(lease.duration_s),
-        "acquireTime": _micro(acquired),
-        "renewTime": _micro(datetime.now(UTC)),
+        "acquireTime": lease.acquired,
+        "renewTime": micro(datetime.now(UTC)),
     }
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
 
 
-def _micro(when: datetime) -> str:
+def micro(when: datetime) -> str:
+    """A time as the API server writes it."""
     return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

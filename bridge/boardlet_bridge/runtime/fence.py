@@ -59,9 +59,9 @@ class Fence:
         """The lease was renewed by a request that was made then, and what is held is known to be ours."""
         self._sure_until = asked_at + SURE * self._duration_s
 
-    def failed(self, asked_at: float) -> None:
-        """The API server did not answer what it was asked then; after a pause that says nothing of now."""
-        self._adrift_until = asked_at + self._duration_s
+    def failed(self, at: float) -> None:
+        """The API server had not answered by then; after a pause that says nothing of now."""
+        self._adrift_until = at + self._duration_s
 
     def close(self) -> None:
         """Somebody else has the lease."""

@@ -22,14 +22,14 @@ import structlog
 from boardlet_bridge.core.store import Leases
 from boardlet_bridge.kube.client import ApiError, Conflict, Forbidden, NotFound
 from boardlet_bridge.kube.complaint import Complaint
-from boardlet_bridge.kube.lease import SITE, Lease, body, prefix, read
-from boardlet_bridge.runtime.fence import Fence, boottime
+from boardlet_bridge.kube.lease import SITE, Lease, body, micro, prefix, read
+from boardlet_bridge.runtime.fence import SURE, Fence, boottime
 from boardlet_bridge.runtime.roll import Roll
 from boardlet_bridge.runtime.shard import BUCKETS, View, may_hold, share
 
 RENEW: Final = 1 / 3  # of the duration between two renewals
 AGAIN_S: Final = 1.0  # after a round that failed
-FORBIDDEN_S: Final = 30.0  # rights may come; until then every try is one request
+FORBIDDEN_S: Final = 30.0  # rights may come, or come back; until then every try is one request
 RIGHTS: Final = "coordination.k8s.io/leases in namespace %s: get, list, watch, create, update, delete"
 
 log = structlog.get_logger("lease")
@@ -69,15 +69,16 @@ class Membership:
     ) -> None:
         self._client, self._hands, self._fence, self._clock = client, hands, fence, clock
         self._namespace, self._site, self._duration_s = namespace, site, duration_s
-        self._mine = Lease(name, holder, "", duration_s, frozenset())
-        self._acquired = datetime.now(UTC)
-        self._roll = Roll()
+        self._mine = Lease(name, holder, "", duration_s, frozenset(), micro(datetime.now(UTC)))
+        self._roll = Roll(duration_s)
         self._started = False
         self._renewed_at = float("-inf")
+        self._forbidden_at = float("inf")  # since when
+        self._patience_s = duration_s * RENEW  # with one round
         self._wake = asyncio.Event()
         self._complaint = Complaint(
             "lease",
-            "cannot renew the lease, will try again: what was minted is served, nothing new is",
+            "cannot renew the lease, will try again: until then nothing new is minted",
             "the lease is renewed again",
         )
         self.held: frozenset[str] = frozenset()
@@ -130,21 +131,32 @@ class Membership:
         # One round; returns how long to wait for the next.
         began = self._clock()
         try:
-            async with asyncio.timeout(self._duration_s * RENEW):
+            async with asyncio.timeout(self._patience_s):
                 await self._round()
         except Forbidden as error:
-            if not self.others:
-                return self._be_alone(str(error))
+            self._forbidden_at = min(self._forbidden_at, began)
+            # An API server that starts may not have read the rights yet by which the lease was had.
+            if self.others or (self._started and began < self._forbidden_at + FORBIDDEN_S):
+                return self._failed(began, str(error))
+            return self._be_alone(str(error))
+        except TimeoutError:
+            self._forbidden_at = float("inf")
+            failed = self._failed(began, f"no answer within {self._patience_s:g} s")
+            self._patience_s = min(2 * self._patience_s, self._duration_s * SURE)
+            return failed
+        except ApiError as error:
+            self._forbidden_at = float("inf")
             return self._failed(began, str(error))
-        except (ApiError, TimeoutError) as error:
-            return self._failed(began, str(error) or "no answer in time")
         now = self._clock()
+        # A slow API server gets time, or no round would ever end; one that is away is soon known to be.
+        self._patience_s = max(self._duration_s * RENEW, min(2 * (now - began), self._duration_s * SURE))
+        self._forbidden_at = float("inf")
         due = self._renewed_at + self._duration_s * RENEW
         return max(0.0, min(due, self._roll.next_death(now)) - now)
 
     def _failed(self, began: float, why: str) -> float:
         self._complaint.failed(why)
-        self._fence.failed(began)
+        self._fence.failed(min(self._clock(), began + self._patience_s))
         self._hands.reopened()
         return random.uniform(AGAIN_S / 2, AGAIN_S)
 
@@ -157,7 +169,9 @@ class Membership:
                 why=why,
             )
         self._fence.alone = True
+        self._complaint.why = ""  # it needs no lease now
         self._hold(BUCKETS)
+        self._hands.reopened()
         return FORBIDDEN_S
 
     async def _round(self) -> None:
@@ -188,9 +202,12 @@ class Membership:
         there = next((lease for lease in leases if lease.replica == self._mine.replica), None)
         if there is None:
             self._mine = replace(self._mine, version="")
-        elif there.holder == self._mine.holder or not self._started:
-            # One's own; at a start that of the process before, which this one replaces.
+        elif there.holder == self._mine.holder or not self._started or there.acquired < self._mine.acquired:
+            # One's own; at a start that of the process before, which this one replaces, and after the restore of an
+            # older backup that of any before.
             self._mine = replace(self._mine, version=there.version)
+            if there.holder != self._mine.holder:
+                self._renewed_at = float("-inf")  # what it says is not ours: it is replaced now
         else:
             self._step_aside(there.holder)
 
@@ -213,9 +230,13 @@ class Membership:
             await self._hands.landed()
             log.info("replicas", here=self._mine.replica, live=sorted(view))
         wanted = replace(self._mine, view=view)
-        written = read(
-            await self._client.put_lease(body(self._namespace, self._site, wanted, self._acquired)), self._site
-        )
+        try:
+            put = await self._client.put_lease(body(self._namespace, self._site, wanted))
+        except NotFound as error:
+            if wanted.version:
+                raise
+            raise Forbidden(str(error)) from error  # there is no such namespace, where nobody has a lease
+        written = read(put, self._site)
         assert written is not None, "what was written is ours"
         self._mine, self._started = written, True
 
@@ -241,8 +262,13 @@ class Membership:
 
     async def _watch(self) -> None:
         while True:
-            with contextlib.suppress(ApiError):
+            pause = AGAIN_S
+            try:
                 async with self._client.watch_leases(self._namespace, f"{SITE}={self._site}") as changes:
                     async for _ in changes:
                         self._wake.set()
-            await asyncio.sleep(random.uniform(AGAIN_S / 2, AGAIN_S))
+            except Forbidden:
+                pause = FORBIDDEN_S
+            except ApiError:
+                pass  # the next round says it
+            await asyncio.sleep(random.uniform(pause / 2, pause))

@@ -12,7 +12,7 @@ from typing import Final
 
 from boardlet_bridge.kube.lease import Lease
 
-BLIND: Final = 2 / 3  # of the shortest duration: whoever has not looked for so long has not seen anybody stand still
+BLIND: Final = 2 / 3  # of one's own duration: whoever has not looked for so long has not seen anybody stand still
 KEPT: Final = 20  # durations after which a dead replica's lease is swept away; until then it tells an operator
 
 
@@ -26,13 +26,14 @@ class Seen:
 class Roll:
     """The leases of a site as last listed."""
 
+    duration_s: float
+    """Of one's own lease, which says how often one looks; another's may be shorter, as of before a change of it."""
     seen: dict[str, Seen] = field(default_factory=dict)
     looked_at: float = float("-inf")
 
     def look(self, leases: Iterable[Lease], now: float) -> None:
         """Take a listing; `now` is seconds of one monotonic clock."""
-        blind = min((s.lease.duration_s for s in self.seen.values()), default=0.0) * BLIND
-        before, self.seen = self.seen if now - self.looked_at <= blind else {}, {}
+        before, self.seen = self.seen if now - self.looked_at <= self.duration_s * BLIND else {}, {}
         for lease in leases:
             known = before.get(lease.replica)
             still = known is not None and known.lease.version == lease.version
