@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from boardlet_bridge.kube import status_writer
 from boardlet_bridge.kube.budget import Budget
-from boardlet_bridge.kube.client import Conflict, KubeClient, NotFound, Rejected, Throttled, Unavailable
+from boardlet_bridge.kube.client import Conflict, Fenced, KubeClient, NotFound, Rejected, Throttled, Unavailable
 from boardlet_bridge.kube.connection import Connection
 from boardlet_bridge.kube.status_writer import Key, StatusWriter
 from structlog.testing import capture_logs
@@ -122,6 +123,23 @@ def test_every_refusal_ends_in_the_last_value() -> None:
             assert server.gets == 2
 
     asyncio.run(run())
+
+
+def test_statuses_go_on_soon_after_the_lease_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long nothing might be written for want of a lease, it does not count as failures of the API server."""
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        server = Server(*[Fenced("no lease")] * 12)
+        async with World(server) as world:
+            began = loop.time()
+            world.mark(1, urgent=True)
+            await world.idle()
+            assert [value for _, value in server.written] == [1]
+            return loop.time() - began
+
+    monkeypatch.setattr(status_writer, "FENCED_S", 0.02)
+    assert asyncio.run(run()) < 5.0
 
 
 def test_an_object_that_is_gone_is_forgotten() -> None:

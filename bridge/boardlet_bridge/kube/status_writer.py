@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from boardlet_bridge.core.store import Key
 from boardlet_bridge.kube.budget import Budget
-from boardlet_bridge.kube.client import ApiError, Conflict, NotFound, Rejected, Throttled
+from boardlet_bridge.kube.client import ApiError, Conflict, Fenced, NotFound, Rejected, Throttled
 from boardlet_bridge.kube.complaint import Complaint
 
 IN_FLIGHT: Final = 8
@@ -25,6 +25,7 @@ URGENT_IN_A_ROW: Final = 4  # then one calm write, so that a storm of conditions
 KEPT: Final = 1000  # times of last writes, beyond which those are forgotten that are over
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
+FENCED_S: Final = 1.0  # without a lease the API server is not even asked: what waits goes on soon after it is back
 DOUBT_S: Final = 1.0
 REJECTED_S: Final = 60.0  # a status that the API server will not take is offered again after this time
 
@@ -232,8 +233,10 @@ class StatusWriter:
         now = asyncio.get_running_loop().time()
         self._away.failed(str(error), object="/".join(key))
         if now >= self._paused_until:
-            self._paused_until = now + max(patience, random.uniform(self._pause / 2, self._pause))
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+            pause = FENCED_S if isinstance(error, Fenced) else self._pause
+            self._paused_until = now + max(patience, random.uniform(pause / 2, pause))
+            if not isinstance(error, Fenced):
+                self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
         self._queue(key, True)
 
     def _again_at(self, key: Key, when: float) -> None:
