@@ -29,9 +29,15 @@ def rows(kind: Kind, items: Iterable[Item], wide: bool, everywhere: bool) -> lis
 
 def aligned(table: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> list[str]:
     """Lines of columns, each as wide as its longest cell, and as `widths` where that is more."""
+    table = [[printable(cell) for cell in row] for row in table]
     least = [*widths, *[0] * len(table[0])]
     width = [max(least[n], *(len(row[n]) for row in table)) for n in range(len(table[0]))]
     return ["   ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)).rstrip() for row in table]
+
+
+def printable(text: str) -> str:
+    """The text without power over a terminal: it may be a board's, or whoever's who wrote to the folder."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def cell(column: Column, obj: Mapping[str, Any]) -> str:
@@ -83,7 +89,7 @@ def described(item: Item, problems: Iterable[Problem]) -> str:
         f"Namespace:   {meta['namespace']}",
         f"Kind:        {of_plural(item.key[0]).title}",
         f"File:        {item.file or '<removed>'}",
-        f"Labels:      {', '.join(f'{k}={v}' for k, v in (meta.get('labels') or {}).items()) or '<none>'}",
+        f"Labels:      {printable(', '.join(f'{k}={v}' for k, v in (meta.get('labels') or {}).items())) or '<none>'}",
         f"UID:         {meta.get('uid', '<none yet>')}",
         f"Generation:  {meta['generation']} (confirmed: {status.get('observedGeneration', 'none')})",
         "Spec:",

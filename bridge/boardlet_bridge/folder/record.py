@@ -21,6 +21,7 @@ import yaml
 from boardlet_bridge.core.board import FINALIZER
 from boardlet_bridge.core.store import Key
 from boardlet_bridge.folder.file import remove, replace
+from boardlet_bridge.folder.kind import kinds
 
 STATUS: Final = ".status"
 SUFFIX: Final = ".status"
@@ -100,7 +101,8 @@ class Records:
 
     def load(self, bad: Callable[[str, str], None]) -> Iterator[tuple[Key, Record]]:
         """Every record that can be read; `bad` is told the others and why, and they are as if they were not there."""
-        for path in sorted(self.folder.glob(f"*/*/*{SUFFIX}")):
+        plurals = {kind.plural for kind in kinds().values()}  # another release may have left others
+        for path in sorted(p for p in self.folder.glob(f"*/*/*{SUFFIX}") if p.parent.name in plurals):
             key = path.parent.name, path.parent.parent.name, path.name.removesuffix(SUFFIX)
             try:
                 yield key, self._decoded(path)
@@ -172,6 +174,8 @@ def _encode(record: Record) -> str:
 
 def _decode(text: str) -> Record:
     obj = yaml.load(text, Loader=_LOADER)
+    if not isinstance(obj, dict):
+        raise ValueError("it holds no object")
     file, events = obj.pop("file"), obj.pop("events", [])
     meta = obj["metadata"]
     if not (is_uid(meta["uid"]) and type(meta["generation"]) is int and str(meta["resourceVersion"]).isdigit()):

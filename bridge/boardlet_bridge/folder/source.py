@@ -106,6 +106,7 @@ class Source:
         kind = kinds().get(str(obj.get("kind")))
         where = named(obj)
         about = f"{obj.get('kind')} {'/'.join(where)}" if isinstance(where, tuple) else str(obj.get("kind") or "")
+        about = about if kind else cut(about)
 
         def refuse(cause: str, then: str = WAY) -> None:
             file.problems.append(Problem(document.file, document.line, about, cut(cause), then))
