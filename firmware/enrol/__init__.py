@@ -55,7 +55,7 @@ class Asker:
         self.up = seal.half_key(self.claim, seal.UP)
         self.prefix = claim.topic(self.public, "")
         login = {
-            "id": _USER + "-" + claim.fingerprint(self.public),
+            "id": _USER,
             "user": _USER,
             "password": seal.half_key(self.claim, seal.PASSWORD).hex()[:32],
             "host": cfg["host"],

@@ -24,6 +24,7 @@ from boardlet_bridge.mqtt.dynamic_security import (
     ROLE,
     Client,
     ControlChannel,
+    ControlRefused,
     State,
     batches,
     bridge_rights,
@@ -228,9 +229,10 @@ async def test_broken_off_anywhere_it_ends_right(broker: Broker) -> None:
 
 
 @looped
-async def test_those_who_have_only_the_claim_share_a_user(broker: Broker) -> None:
-    """With a claim its user is let in under any client id, many at once, may ask and hear answers, and nothing else."""
+async def test_who_has_only_the_claim_asks_and_throws_nobody_off(broker: Broker) -> None:
+    """With a claim its user is let in under its own client id alone, may ask and hear answers, and nothing else."""
     made = DynamicLogins(settings(broker), lambda board, _: board, lambda *_: None, lambda: True, "claimed")
+    made.admit(IDS[0], 1)
     task = asyncio.create_task(made.run())
     try:
         await until(lambda: not made.why)
@@ -240,14 +242,28 @@ async def test_those_who_have_only_the_claim_share_a_user(broker: Broker) -> Non
     state = await read(broker)
     assert state.roles[ROLE + CLAIM_USER] == rights(CLAIM_USER)
     assert not [name for _, name in rights(CLAIM_USER) if not name.startswith("e/")]
-    with (
-        Login(broker.port, CLAIM_USER, "claimed", "one") as one,
-        Login(broker.port, CLAIM_USER, "claimed", "two") as two,
-    ):
-        assert one.up
-        assert two.up
-        assert not one.gone
-    assert list(changes(state, {CLAIM_USER: "claimed"}, BRIDGE)) == []
+    with Login(broker.port, IDS[0], IDS[0], IDS[0]) as board:
+        assert board.up
+        with Login(broker.port, CLAIM_USER, "claimed", IDS[0]) as thief:
+            assert not thief.up, "that client id is the board's"
+        assert not board.gone
+        with Login(broker.port, CLAIM_USER, "claimed", CLAIM_USER) as asks:
+            assert asks.up
+    assert list(changes(state, {CLAIM_USER: "claimed", IDS[0]: IDS[0]}, BRIDGE)) == []
+
+
+@pytest.mark.parametrize("data", [{}, {"clients": 5}, {"clients": [{}], "totalCount": 1}, {"clients": ["x"]}, "no"])
+@looped
+async def test_a_broker_that_answers_anything_is_told(data: object) -> None:
+    """What no plugin would answer, as a stolen broker may, is a reason to try again later, and no end of the bridge."""
+    channel = ControlChannel(MqttSettings("127.0.0.1", 1), "x")
+
+    async def request(_commands: object) -> list[object]:
+        return [{"command": "listClients", "data": data}]
+
+    channel._request = request  # type: ignore[method-assign, assignment]
+    with pytest.raises(ControlRefused, match="is not mosquitto's plugin"):
+        await channel.state()
 
 
 @looped

@@ -150,14 +150,13 @@ def _role(state: State, name: str, wanted: frozenset[Right]) -> Iterator[Command
 
 
 def _client(state: State, user: str, password: str) -> Iterator[Command]:
-    # Those who have nothing but the claim share its user, not its connection.
-    client_id = "" if user == CLAIM_USER else user
-    have, wanted = state.clients.get(user), Client(mark(password), client_id, frozenset({ROLE + user}))
+    # The claim's too: who has a client id of his choice throws off whom he likes.
+    have, wanted = state.clients.get(user), Client(mark(password), user, frozenset({ROLE + user}))
     if have != wanted:
         yield {
             "command": "createClient" if have is None else "modifyClient",
             "username": user,
-            **({"clientid": client_id} if client_id else {}),
+            "clientid": user,
             "password": password,
             "textdescription": wanted.mark,
             "roles": [{"rolename": ROLE + user}],
@@ -204,6 +203,12 @@ class ControlChannel:
 
     async def state(self) -> State:
         """All clients and roles; raises ConnectionEnded, ControlRefused."""
+        try:
+            return await self._state()
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ControlRefused(f"what answers on {CONTROL} is not mosquitto's plugin: {error!r}") from error
+
+    async def _state(self) -> State:
         state = State()
         for found in await self._list("listClients", "clients"):
             roles = frozenset(role["rolename"] for role in found.get("roles") or ())
