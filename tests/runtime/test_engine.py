@@ -226,6 +226,19 @@ def test_a_second_claim_is_said_and_takes_nothing(engine: Engine) -> None:
     assert owner.name == ("default", "g1")
 
 
+def test_an_ids_key_is_not_that_of_a_name(engine: Engine) -> None:
+    """What was spoken under an id is known for every Board that names it, as is that another one does."""
+    spoken = board(1)
+    spoken["metadata"]["resourceVersion"] = "2"
+    spoken["status"] = {"board": {"keyNumber": 3}}
+    engine.on_board("MODIFIED", spoken)
+    assert engine.proven_key("board0001") == 3
+    assert engine.proven_key("board0002") == 0
+    assert engine.claimed("board0001", ("thief", "g1"))
+    assert not engine.claimed("board0001", ("default", "g1"))
+    assert not engine.claimed("board0009", ("thief", "g1"))
+
+
 def test_a_claim_of_the_same_second_takes_nothing(engine: Engine) -> None:
     """Creation times are whole seconds: of two claims within one, the Board that has been served stays served."""
     known = board(1)

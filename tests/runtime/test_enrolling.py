@@ -18,7 +18,8 @@ from boardlet_bridge.kube import connection
 from boardlet_bridge.kube.client import KubeClient
 from boardlet_bridge.runtime import enrollment
 from boardlet_bridge.runtime.enrollment import Enrollments, EnrollmentSettings
-from boardlet_cli.cluster import Cluster
+from boardlet_cli import approve
+from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_wire import claim, seal
 from boardlet_wire.names import GrantCode, GrantKey
 from controlplane import ControlPlane
@@ -63,14 +64,16 @@ class World:
         self.answers: dict[str, list[bytes]] = {}
         self.outcomes: Counter[str] = Counter()
         self.spoken: dict[str, int] = {}
+        self.claimed: dict[str, str] = {}
         settings = EnrollmentSettings(str(cluster.namespace), 1, MAX_OPEN, 1, policy)
         self.made = Enrollments(
             settings,
             RING,
             lambda: self.client,
             lambda topic, payload: self.answers.setdefault(topic, []).append(payload),
-            lambda namespace, name: self.spoken.get(name, 0),
+            lambda board_id: self.spoken.get(board_id, 0),
             lambda outcome: self.outcomes.update([outcome]),
+            rival=lambda board_id, name: self.claimed.get(board_id, name) != name,
         )
 
     async def until(self, true: Callable[[], bool]) -> None:
@@ -88,11 +91,15 @@ class World:
         full = {"approved": True, "boardName": board, "modelRef": {"name": "greenhouse"}, **spec}
         await self.kubectl("patch", "enrollment", who.name, "--type=merge", "-p", json.dumps({"spec": full}))
 
+    async def speaks(self, board: str) -> None:
+        """The bridge hears this Board's board under key 1."""
+        self.spoken[await self.kubectl("get", "board", board, "-o", "jsonpath={.spec.boardID}")] = 1
+
     async def kubectl(self, *arguments: str) -> str:
         return (await asyncio.to_thread(self.cluster.run, *arguments)).stdout
 
 
-REASON = "jsonpath={.status.conditions[0].reason}"
+REASON, MESSAGE = (f"jsonpath={{.status.conditions[0].{field}}}" for field in ("reason", "message"))
 Play = Callable[..., World]
 Script = Callable[[World], Coroutine[Any, Any, None]]
 
@@ -133,7 +140,7 @@ def test_a_key_that_was_used_is_never_given(play: Play) -> None:
         await world.approve(second)
         assert await second.ask() is GrantCode.PENDING, "the Board has been promised to the first"
         await world.reason(second, "BoardExists")
-        world.spoken["g7"] = 1
+        await world.speaks("g7")
         await world.reason(first, "Enrolled")
         assert await first.ask() is GrantCode.BURNT
         assert await second.ask() is GrantCode.PENDING
@@ -146,6 +153,86 @@ def test_a_key_that_was_used_is_never_given(play: Play) -> None:
     play(script)
 
 
+def test_a_key_that_was_sent_is_never_sent_to_another(play: Play) -> None:
+    """Whom a key was sent to may hold it in silence: denied, or its Enrollment deleted, another chip gets the next."""
+
+    async def script(world: World) -> None:
+        thief, true = Stranger(world, "thief"), Stranger(world, "true", b"\xa0\xb8")
+        for stranger in (thief, true):
+            await stranger.ask()
+            await world.approve(stranger)
+        assert await thief.ask() is GrantCode.GRANTED, "somebody did not compare the fingerprint"
+        await world.kubectl("patch", "enrollment", thief.name, "--type=merge", "-p", '{"spec":{"approved":false}}')
+        await world.reason(thief, "Denied")
+        told = await world.kubectl("get", "enrollment", thief.name, "-o", MESSAGE)
+        assert "{keyNumber: 2, revokedKeyNumber: 1}" in told, "it says what to do, though the thief asks no more"
+        for mistake in ("denied", "deleted"):
+            if mistake == "deleted":
+                await world.kubectl("delete", "enrollment", thief.name)
+            assert await true.ask() is GrantCode.PENDING
+            message = await world.kubectl("get", "enrollment", true.name, "-o", MESSAGE)
+            assert thief.name in message
+            assert "{keyNumber: 2, revokedKeyNumber: 1}" in message
+        credential = {"spec": {"credential": {"keyNumber": 2, "revokedKeyNumber": 1}}}
+        await world.kubectl("patch", "board", "g7", "--type=merge", "-p", json.dumps(credential))
+        assert await true.ask() is GrantCode.GRANTED
+
+    play(script)
+
+
+def test_the_id_of_anothers_board_leads_to_no_key(play: Play) -> None:
+    """Who may approve, and make Boards, gets no key by naming the id of a Board elsewhere, be it silent or not."""
+
+    async def script(world: World) -> None:
+        tenant = Stranger(world, "tenant")
+        world.claimed["k7m2q9xa"] = "victim"
+        await tenant.ask()
+        await world.approve(tenant, board="g8", boardID="k7m2q9xa")
+        assert await tenant.ask() is GrantCode.PENDING
+        await world.reason(tenant, "BoardExists")
+        assert "g8" not in await world.kubectl("get", "boards", "-o", "name"), "nor is a Board made that claims it"
+        made = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "g8"}}
+        made["spec"] = {"boardID": "k7m2q9xa", "modelRef": {"name": "greenhouse"}}
+        await asyncio.to_thread(world.cluster.run, "create", "-f", "-", stdin=json.dumps(made))
+        assert await tenant.ask() is GrantCode.PENDING, "nor by a Board that is there"
+        world.claimed.clear()
+        world.spoken["k7m2q9xa"] = 1
+        assert await tenant.ask() is GrantCode.PENDING, "nor when the other one is gone, for a chip has the key"
+
+    play(script)
+
+
+def test_who_came_first_is_contested_too(play: Play) -> None:
+    """A thief who asks as somebody's hardware before him, and never again, does not stay the one that looks right."""
+
+    async def script(world: World) -> None:
+        thief, true = Stranger(world, "thief"), Stranger(world, "true")
+        await thief.ask()
+        await world.reason(thief, "Pending")
+        await true.ask()
+        await world.reason(true, "Contested")
+        await world.reason(thief, "Contested")
+        assert true.name in await world.kubectl("get", "enrollment", thief.name, "-o", MESSAGE)
+
+    play(script)
+
+
+def test_a_fingerprint_that_stands_twice_is_not_chosen_from(play: Play) -> None:
+    """Who repeats a board's request under another hardware number does not get his copy of it approved instead."""
+
+    async def script(world: World) -> None:
+        true, copy = Stranger(world, "true"), Stranger(world, "true", b"\x00\x01")
+        await true.ask()
+        assert (await asyncio.to_thread(approve._find, world.cluster, true.fingerprint))["metadata"][
+            "name"
+        ] == true.name
+        await copy.ask()
+        with pytest.raises(KubectlFailed, match=f"{copy.name}, {true.name}: name the one"):
+            await asyncio.to_thread(approve._find, world.cluster, true.fingerprint)
+
+    play(script)
+
+
 def test_a_forged_request_is_an_enrollment_of_its_own(play: Play, tmp_path: Path) -> None:
     """Who says another's hardware number gets another Enrollment, both say so, and no policy chooses between them."""
     policy = tmp_path / "policy.yaml"
@@ -154,7 +241,7 @@ def test_a_forged_request_is_an_enrollment_of_its_own(play: Play, tmp_path: Path
     async def script(world: World) -> None:
         thief, true = Stranger(world, "thief", b"\xa0\xb9"), Stranger(world, "true")
         assert await true.ask() is GrantCode.GRANTED, "listed, and nobody else says so"
-        world.spoken[f"greenhouse-{true.hardware.hex()}"] = 1
+        await world.speaks(f"greenhouse-{true.hardware.hex()}")
         await world.reason(true, "Enrolled")
         assert await thief.ask() is GrantCode.PENDING, "not listed"
         thief = Stranger(world, "thief")
@@ -212,7 +299,7 @@ def test_the_next_bridge_goes_on(play: Play) -> None:
         assert await one.ask() is GrantCode.GRANTED
 
     async def burns(world: World) -> None:
-        world.spoken["g7"] = 1
+        await world.speaks("g7")
         one = Stranger(world, "one")
         await world.reason(one, "Enrolled")
         assert await one.ask() is GrantCode.BURNT

@@ -54,6 +54,8 @@ def approve(
     # What was looked at is what is decided on: a change meanwhile is a conflict.
     patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"]}, "spec": spec}
     cluster.run("patch", "enrollment", name, "--type=merge", "-p", json.dumps(patch))
+    if deny and (sent := found.get("status", {}).get("boardName")):
+        print(f"it was sent the identity of Board {sent} before: revoke that too (kubectl describe enrollment {name})")
     print(f"denied {name}" if deny else f"approved {name} as Board {board}: it is let in when it asks the next time")
 
 
@@ -64,6 +66,10 @@ def _find(cluster: Cluster, enrollment: str) -> dict[str, Any]:
     items = json.loads(cluster.run("get", "enrollments", selector, "-o", "json").stdout)["items"]
     if not items:
         raise KubectlFailed(f"no board with the fingerprint {enrollment} has asked: kubectl get enrollments")
+    if len(items) > 1:
+        # Whoever has heard its request can repeat it under another hardware number, and would get it decided.
+        names = ", ".join(item["metadata"]["name"] for item in items)
+        raise KubectlFailed(f"{len(items)} Enrollments have this fingerprint: {names}: name the one with its hardware")
     first: dict[str, Any] = items[0]
     return first
 

@@ -24,6 +24,7 @@ ID_FORM: Final = re.compile("[a-z0-9]{8,16}")  # as spec.boardID of a Board
 ID_LETTERS: Final = string.ascii_lowercase + string.digits
 BROKER_S: Final = 5.0
 SECRET_BYTES: Final = 32
+SECRET_FORM: Final = re.compile(f"[0-9a-f]{{{2 * SECRET_BYTES}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ def _unknown(existing: Mapping[str, Any]) -> Identity:
             f"this board is {existing.get('id')}, and would forget it: `boardlet erase` it first, or flash it without "
             "--claim"
         )
-    return Identity("", False, existing, 0, str(existing.get("secret") or secrets.token_hex(SECRET_BYTES)))
+    kept = str(existing.get("secret"))
+    secret = kept if SECRET_FORM.fullmatch(kept) else secrets.token_hex(SECRET_BYTES)
+    return Identity("", False, existing, 0, secret)
 
 
 def _first_number(order: Order) -> int:

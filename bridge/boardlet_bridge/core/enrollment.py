@@ -32,6 +32,7 @@ Reason = Literal[
 ]
 
 WAITS: Final = ("Pending", "Contested", "Granted")
+LABEL: Final = "boardlet.dev/enrollment"  # on a Board, the Enrollment that it was made for
 GRANTED: Final = ("boardName", "boardID", "keyNumber", "approvedBy")  # of a status
 _STRANGE: Final = re.compile("[^ -~]")
 
@@ -166,23 +167,47 @@ def is_open(obj: Mapping[str, Any]) -> bool:
     return reason_of(obj) != "Enrolled" and not denied(obj)
 
 
-def contested(obj: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """The name of another Enrollment that says it is the same hardware, "" where there is none."""
+def contested(obj: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The other Enrollments that say they are the same hardware, and were not denied."""
     own = obj["spec"]["request"]
+    found = []
     for other in others:
         said = other["spec"].get("request") or {}
         if said.get("hardware") == own["hardware"] and said.get("publicKey") != own["publicKey"] and not denied(other):
-            return str(other["metadata"]["name"])
-    return ""
+            found.append(other)
+    return found
 
 
-def promised(obj: Mapping[str, Any], board: str, others: Sequence[Mapping[str, Any]]) -> str:
-    """The name of another Enrollment that has been granted this Board and has not used it, "" where there is none."""
+def given(
+    obj: Mapping[str, Any], board: Mapping[str, Any], number: int, others: Sequence[Mapping[str, Any]], firsts: set[int]
+) -> str:
+    """The name of another Enrollment whose board was sent this key of the Board, "" where there is none.
+
+    What was sent may be held, whatever has been decided since, and without a word of that board. `firsts` are the first
+    key numbers of the root keys, under which the bridge makes Boards: a label tells for whom, though that one is gone.
+    """
+    own, board_id = obj["metadata"]["name"], board["spec"]["boardID"]
     for other in others:
-        given = (other.get("status") or {}).get("boardName") == board and reason_of(other) == "Granted"
-        if given and other["metadata"]["name"] != obj["metadata"]["name"] and not denied(other):
+        said = other.get("status") or {}
+        sent = said.get("boardID") == board_id and said.get("keyNumber") == number
+        if sent and other["metadata"]["name"] != own:
             return str(other["metadata"]["name"])
-    return ""
+    made_for = (board["metadata"].get("labels") or {}).get(LABEL, own)
+    return str(made_for) if made_for != own and number in firsts else ""
+
+
+def next_key(board: str, used: int) -> str:
+    """What to set for no chip that has a Board's key to be taken for it any more."""
+    return f"set the spec.credential of Board {board} to {{keyNumber: {used + 1}, revokedKeyNumber: {used}}}"
+
+
+def denial(obj: Mapping[str, Any]) -> str:
+    """What is said of one that a person has denied: a key that was sent is not taken back by that."""
+    said, told = obj.get("status") or {}, "spec.approved is false: the board is told so when it asks"
+    if "keyNumber" not in said:
+        return told
+    key = next_key(said["boardName"], said["keyNumber"])
+    return f"{told}; it was sent key {said['keyNumber']} of Board {said['boardName']} before: to shut it out, {key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +236,9 @@ def key_for(board: Mapping[str, Any], board_id: str, spoken: int, lowest: int = 
     used = max(revoked, proven, lowest - 1)
     if wanted > used:
         return Key(wanted)
-    following = used + 1
-    return Key(
-        0,
-        f"Board {name} has spoken under its key {wanted}, or it is revoked, and a key is given once: to put another "
-        f"chip in its place, set its spec.credential to {{keyNumber: {following}, revokedKeyNumber: {following - 1}}}",
-        spoken=proven >= wanted,
-    )
+    why = f"Board {name} has spoken under its key {wanted}, or it is revoked, and a key is given once: to put another "
+    why += f"chip in its place, {next_key(name, used)}"
+    return Key(0, why, spoken=proven >= wanted)
 
 
 def new_board_object(namespace: str, wanted: Wanted, board_id: str, number: int, enrollment: str) -> dict[str, Any]:
@@ -225,7 +246,7 @@ def new_board_object(namespace: str, wanted: Wanted, board_id: str, number: int,
     spec: dict[str, Any] = {"boardID": board_id, "modelRef": {"name": wanted.model}}
     if number > FIRST_KEY_NUMBER:  # the first one of the site's present root key
         spec["credential"] = {"keyNumber": number, "revokedKeyNumber": number - 1}
-    label = {"boardlet.dev/enrollment": enrollment}
+    label = {LABEL: enrollment}
     return {
         "apiVersion": "boardlet.dev/v1alpha1",
         "kind": "Board",

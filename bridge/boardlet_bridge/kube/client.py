@@ -239,7 +239,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 
 def _path(plural: str, namespace: str | None = None, name: str = "") -> str:
     scope = f"/namespaces/{namespace}" if namespace else ""
-    return f"/apis/{GROUP}{scope}/{plural}" + (f"/{name}" if name else "")
+    return f"/apis/{GROUP}{scope}/{plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
 def _leases(namespace: str) -> str:

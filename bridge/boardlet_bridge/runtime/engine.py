@@ -262,13 +262,17 @@ class Engine:
         """Whether the Board is this replica's to serve."""
         return bucket(obj["spec"]["boardID"]) in self.held
 
-    def proven_key(self, name: Name) -> int:
-        """The highest key number that a Board has spoken under, to this replica or by its status; 0 for none."""
-        entry = self.entries.get(name)
-        if entry is None:
-            return 0
-        said = ((entry.object.get("status") or {}).get("board") or {}).get("keyNumber")
-        return max(entry.board.proven_key, said if type(said) is int else 0)
+    def proven_key(self, board_id: str) -> int:
+        """The highest key number that a board of this id has spoken under, to this replica or by a status; or 0."""
+        proven = 0
+        for entry in self.claims.by_id.get(board_id, ()):
+            said = ((entry.object.get("status") or {}).get("board") or {}).get("keyNumber")
+            proven = max(proven, entry.board.proven_key, said if type(said) is int else 0)
+        return proven
+
+    def claimed(self, board_id: str, but: Name) -> bool:
+        """Whether a Board but the one of this name has this id."""
+        return any(entry.name != but for entry in self.claims.by_id.get(board_id, ()))
 
     @property
     def connected(self) -> int:

@@ -7,6 +7,7 @@ them costs the control plane no more. Nothing is kept but which grants still wai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ MAX_OBJECTS: Final = 2000  # Enrollments in all, done ones too: they are deleted
 LIST_S: Final = 2.0
 SETTLE_S: Final = 0.5
 AGAIN_S: Final = 5.0
+CONTESTED: Final = (
+    "Enrollment {} says that it is the same hardware: approve the one whose fingerprint the board itself shows (its "
+    "console, or who flashed it), and deny the other"
+)
 
 log = structlog.get_logger("enrolment")
 
@@ -66,8 +71,9 @@ class EnrollmentSettings:
 class Enrollments:
     """One a bridge.
 
-    `client` gives the API server's, once it is open; `spoken` the highest key number that the Board of a name has
-    spoken under, 0 for none; `keeps` whether it is this replica that enrols boards, of all that hear them ask.
+    `client` gives the API server's, once it is open; `spoken` the highest key number that a board of an id has spoken
+    under, 0 for none; `keeps` whether it is this replica that enrols boards, of all that hear them ask; `rival` whether
+    a Board but that of this name, in whatever namespace, has the id: its key is not for who may edit this one.
     """
 
     def __init__(
@@ -76,11 +82,12 @@ class Enrollments:
         ring: KeyRing,
         client: Callable[[], EnrollmentClient],
         publish: Callable[[str, bytes], None],
-        spoken: Callable[[str, str], int],
+        spoken: Callable[[str], int],
         observe: Callable[[str], None],
         keeps: Callable[[], bool | None] = lambda: True,
+        rival: Callable[[str, str], bool] = lambda board_id, name: False,
     ) -> None:
-        self._keeps = keeps
+        self._keeps, self._rival = keeps, rival
         self._settings, self._ring, self._opened = settings, ring, client
         self._publish, self._spoken, self._observe = publish, spoken, observe
         self.keys = ClaimKeys.of(ring, settings.claim_number)
@@ -89,7 +96,7 @@ class Enrollments:
         self._arrived = asyncio.Event()
         self._listed: list[dict[str, Any]] = []
         self._listed_at = float("-inf")
-        self._granted: dict[str, tuple[str, int]] = {}  # by Enrollment: the Board's name, and its key number
+        self._granted: dict[str, tuple[str, str, int]] = {}  # by Enrollment: the Board's name and id, its key number
         self._complaint = Complaint("enrolment", "cannot enrol boards, will try again", "boards are enrolled again")
         self._settling = Complaint(
             "enrolment", "cannot see who is enrolled, will try again", "enrolments are seen again"
@@ -159,7 +166,7 @@ class Enrollments:
         elif enrollment.reason_of(obj) == "Enrolled":
             self._say(request, GrantCode.BURNT, enrollment.SLOW_S)
         elif enrollment.denied(obj):
-            await self._show(obj, "Denied", "spec.approved is false: the board is told so")
+            await self._show(obj, "Denied", enrollment.denial(obj))
             self._say(request, GrantCode.DENIED, enrollment.SLOW_S)
         else:
             wanted = enrollment.of_person(obj) or await self._by_policy(obj)
@@ -220,13 +227,13 @@ class Enrollments:
 
     async def _show_pending(self, obj: Mapping[str, Any]) -> None:
         name = obj["metadata"]["name"]
-        if rival := enrollment.contested(obj, await self._others()):
-            await self._show(
-                obj,
-                "Contested",
-                f"Enrollment {rival} says that it is the same hardware: approve the one whose fingerprint the board "
-                "itself shows (its console, or who flashed it), and deny the other",
-            )
+        if rivals := enrollment.contested(obj, await self._others()):
+            await self._show(obj, "Contested", CONTESTED.format(rivals[0]["metadata"]["name"]))
+            # They too, though they may never ask again: who came first must not look like the only one.
+            for rival in rivals:
+                if enrollment.reason_of(rival) == "Pending":
+                    with contextlib.suppress(Conflict):
+                        await self._show(rival, "Contested", CONTESTED.format(name))
             return
         await self._show(
             obj,
@@ -240,20 +247,24 @@ class Enrollments:
         board = await self._board(obj, request, wanted)
         if board is None:
             return False
-        if other := enrollment.promised(obj, wanted.board, await self._list()):
-            message = f"Board {wanted.board} has been given to Enrollment {other}: name another, or delete that one"
-            await self._show(obj, "BoardExists", message)
-            return False
-        heard = self._spoken(self._settings.namespace, wanted.board)
-        key = enrollment.key_for(board, wanted.board_id, heard, self._ring.lowest)
-        held = board["metadata"]["name"], board["spec"]["boardID"], key.number
-        if key.spoken and (obj.get("status") or {}).get("boardID") == held[1]:
+        board_id = board["spec"]["boardID"]
+        key = enrollment.key_for(board, wanted.board_id, self._spoken(board_id), self._ring.lowest)
+        if key.spoken and (obj.get("status") or {}).get("boardID") == board_id:
             await self._enrolled(name, wanted.board)
             self._say(request, GrantCode.BURNT, enrollment.SLOW_S)
             return True
         if not key.number:
             await self._show(obj, "BoardExists", key.why)
             return False
+        firsts = {root.first for root in self._ring.roots}
+        if other := enrollment.given(obj, board, key.number, await self._list(), firsts):
+            message = (
+                f"the board of Enrollment {other} was sent key {key.number} of Board {wanted.board} and may hold it"
+            )
+            message += f": name another Board, or {enrollment.next_key(wanted.board, key.number)}"
+            await self._show(obj, "BoardExists", message)
+            return False
+        held = board["metadata"]["name"], board_id, key.number
         identity = held[1], key.number, self._ring.board_key(held[1], key.number)
         try:
             answer = enrollment.grant(self.keys, request, secrets.token_bytes(32), identity)
@@ -263,7 +274,7 @@ class Enrollments:
         message = f"Board {wanted.board} is the board's; it has been sent its identity, and has not used it yet"
         # First the record, which fails where somebody has changed the object since it was read.
         await self._show(obj, "Granted", message, board=held, by=wanted.by)
-        self._granted[name] = wanted.board, key.number
+        self._granted[name] = held
         self._publish(claim.topic(request.public, enrollment.ANSWER), answer)
         self._observe("granted")
         log.info("gave a board its identity", enrollment=name, board=wanted.board, by=wanted.by)
@@ -272,9 +283,11 @@ class Enrollments:
     async def _board(self, obj: Mapping[str, Any], request: Request, wanted: Wanted) -> dict[str, Any] | None:
         namespace = self._settings.namespace
         try:
-            return await self._client.get("boards", namespace, wanted.board)
+            board = await self._client.get("boards", namespace, wanted.board)
         except NotFound:
             pass
+        else:
+            return None if await self._taken(obj, board["spec"]["boardID"], wanted.board) else board
         try:
             await self._client.get("boardmodels", namespace, wanted.model)
         except NotFound:
@@ -282,12 +295,21 @@ class Enrollments:
             await self._show(obj, "ModelNotFound", message)
             return None
         board_id = wanted.board_id or self._ring.enrolled_id(request.public)
+        if await self._taken(obj, board_id, wanted.board):
+            return None
         body = enrollment.new_board_object(namespace, wanted, board_id, self._ring.first, obj["metadata"]["name"])
         try:
             return await self._client.create("boards", body)
         except Rejected as error:
             await self._show(obj, "CreateFailed", f"Board {wanted.board} cannot be created: {error}"[:1000])
             return None
+
+    async def _taken(self, obj: Mapping[str, Any], board_id: str, board: str) -> bool:
+        if not self._rival(board_id, board):
+            return False
+        message = f"another Board than {board} has the id {board_id}, and its key is that one's: say another boardID"
+        await self._show(obj, "BoardExists", message)
+        return True
 
     async def _show(
         self,
@@ -327,8 +349,8 @@ class Enrollments:
                     listed = True
                 slow = asyncio.get_running_loop().time() >= look_at
                 look_at += AGAIN_S if slow else 0
-                for name, (board, number) in list(self._granted.items()):
-                    if self._spoken(self._settings.namespace, board) >= number:
+                for name, (board, board_id, number) in list(self._granted.items()):
+                    if self._spoken(board_id) >= number:
                         await self._enrolled(name, board)
                         del self._granted[name]
                     elif slow:
@@ -351,6 +373,8 @@ class Enrollments:
             return
         if enrollment.key_for(there, "", 0).spoken:
             await self._enrolled(name, board)
+        elif enrollment.denied(obj):
+            await self._show(obj, "Denied", enrollment.denial(obj))  # it may have got its identity, and ask no more
         elif enrollment.reason_of(obj) == "Granted":
             return
         del self._granted[name]
@@ -360,7 +384,8 @@ class Enrollments:
         for obj in await self._list():
             said = obj.get("status") or {}
             if enrollment.reason_of(obj) == "Granted":
-                self._granted.setdefault(obj["metadata"]["name"], (said["boardName"], said["keyNumber"]))
+                held = said["boardName"], said["boardID"], said["keyNumber"]
+                self._granted.setdefault(obj["metadata"]["name"], held)
 
 
 def _now() -> str:

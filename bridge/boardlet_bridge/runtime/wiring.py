@@ -230,13 +230,14 @@ class Bridge:
             settings.enrollment_policy_file,
         )
 
-        def spoken(namespace: str, name: str) -> int:
-            return self.engine.proven_key((namespace, name))
+        def rival(board_id: str, name: str) -> bool:
+            return self.engine.claimed(board_id, (namespace, name))
 
         def observe(outcome: str) -> None:
             self.metrics.enrollments.labels(outcome).inc()
 
-        return Enrollments(chosen, ring, lambda: store.client, self.publish, spoken, observe, self.replica.keeps)
+        spoken = self.engine.proven_key
+        return Enrollments(chosen, ring, lambda: store.client, self.publish, spoken, observe, self.replica.keeps, rival)
 
 
 def read_root_keys(path: Path) -> root_key.RootKeys:
