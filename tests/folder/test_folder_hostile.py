@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from boardlet_bridge.folder.document import MAX_FILE_BYTES, MAX_INTEGER, parse
 from boardlet_bridge.folder.kind import MAX_NAME
-from boardlet_bridge.folder.record import Records
+from boardlet_bridge.folder.record import LOCK, PATIENCE_S, Records
 from boardlet_bridge.folder.source import Source
 from boardlet_bridge.folder.view import View
 from boardlet_cli import table
@@ -147,6 +149,22 @@ def test_a_status_file_of_anything(root: Path, text: str) -> None:
             assert record(root)["kind"] == "Board"
 
     asyncio.run(run())
+
+
+def test_who_looks_keeps_no_bridge_from_starting(tmp_path: Path) -> None:
+    """A command that looks whether a bridge serves the folder, just as one starts, is no second bridge."""
+    records = Records(tmp_path)
+    records.prepare()
+    with open(records.folder / LOCK, "w") as looks:
+        fcntl.flock(looks, fcntl.LOCK_SH)
+        timer = threading.Timer(PATIENCE_S / 4, fcntl.flock, (looks, fcntl.LOCK_UN))
+        timer.start()
+        handle = records.lock()
+        timer.join()
+    try:
+        assert records.served
+    finally:
+        os.close(handle)
 
 
 def test_words_have_no_power_over_a_terminal(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from boardlet_bridge.folder.kind import kinds
 STATUS: Final = ".status"
 SUFFIX: Final = ".status"
 LOCK: Final = "lock"
+PATIENCE_S: Final = 0.3  # a command that looks whether a bridge serves the folder has the lock for a moment
 IGNORE: Final = "# Written by the Boardlet bridge: what it knows, not what anybody wants.\n*\n"
 MAX_EVENTS: Final = 10
 MAX_WHY: Final = 200
@@ -73,12 +75,16 @@ class Records:
     def lock(self) -> int:
         """Be the one bridge here, until the handle that is returned is closed; raises InUse, OSError."""
         handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            raise InUse(f"another bridge serves {self.root}: stop one of them") from error
-        return handle
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return handle
+            except OSError as error:
+                if time.monotonic() >= until:
+                    os.close(handle)
+                    raise InUse(f"another bridge serves {self.root}: stop one of them") from error
+                time.sleep(PATIENCE_S / 10)
 
     @property
     def served(self) -> bool:
