@@ -26,7 +26,7 @@ test: $(VENV)/.ready   ## the whole test suite
 chaos: $(VENV)/.ready  ## the model of the protocol under chaos, 3,000 examples of each length, other ones each time (about five minutes)
 	@BOARDLET_CHAOS=3000 $(BIN)/python -m pytest tests/chaos/test_machine.py
 
-faults: $(VENV)/.ready ## the fault suite with all its faults (about half an hour); a table, and build/faults.json
+faults: $(VENV)/.ready ## the fault suite with all its faults (about half an hour); a table, build/faults.json, docs/faults.md
 	@BOARDLET_FAULTS=full $(BIN)/python -m pytest --timeout 900 tests/faults
 
 venv: $(VENV)/.ready   ## .venv with the commands boardlet and boardlet-bridge

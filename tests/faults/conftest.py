@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import page
 from boardlet_cli.cluster import Cluster
 from boardlet_cli.site import Site
 from boards_in_use import Fleet
 from controlplane import ControlPlane
 from judge import FULL, Case, MakeFleet, Row
 
-BUILD = Path(__file__).parents[2] / "build"
+ROOT = Path(__file__).parents[2]
+BUILD, PAGE = ROOT / "build", ROOT / "docs/faults.md"
+ALL = "tests/faults"  # what `make faults` names
 _rows = pytest.StashKey[list[Row]]()
 
 
@@ -63,8 +66,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the table and write build/faults.json."""
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Print the table and write build/faults.json; the page too, where all that it tells was run, and held."""
     rows = config.stash.get(_rows, [])
     if not rows:
         return
@@ -77,3 +80,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     BUILD.mkdir(exist_ok=True)
     report = {"full": FULL, "cases": [asdict(row) for row in rows]}
     (BUILD / "faults.json").write_text(json.dumps(report, indent=1) + "\n")
+    if FULL and exitstatus == 0 and config.args == [ALL]:
+        edits, lost, took_s = (sum(getattr(row, what) for row in rows) for what in ("edits", "lost", "seconds"))
+        said = f"{len(rows)} cases in {took_s / 60:.0f} minutes; {edits:,} edits, {lost} lost."
+        page.write("faults", f"{said}\n\n{page.table(titles, cells[1:])}", PAGE)
