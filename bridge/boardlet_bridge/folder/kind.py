@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from jsonschema.validators import extend
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 GROUP: Final = "boardlet.dev"
 OPEN: Final = "x-kubernetes-preserve-unknown-fields"
@@ -32,13 +32,19 @@ _INSTALLED: Final = Path(__file__).parent / "crds"
 _CHECKOUT: Final = Path(__file__).parents[3] / "crds"
 
 
-def _pattern(validator: Any, pattern: str, value: object, schema: object) -> Iterator[ValidationError]:
-    # Python's $ is there before a line's end too, and such an id would be two lines in the broker's files.
-    if isinstance(value, str) and (value.endswith("\n") or not re.search(pattern, value)):
-        yield ValidationError(f"does not match {pattern}")
+@cache
+def _checker() -> Any:
+    # Imported when it is needed: with all that it may find installed it takes a second, which every command would pay.
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.validators import extend
 
+    def matches(validator: Any, pattern: str, value: object, schema: object) -> Iterator[ValidationError]:
+        # Python's $ is there before a line's end too, and such an id would be two lines in the broker's files.
+        if isinstance(value, str) and (value.endswith("\n") or not re.search(pattern, value)):
+            yield ValidationError(f"does not match {pattern}")
 
-_Validator: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+    return extend(Draft202012Validator, {"pattern": matches})  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ class Kind:
         if unknown := list(islice(_unknown(self.schema, said, ""), MAX_SAID)):
             return unknown
         checked = {key: value for key, value in obj.items() if key != "status"}
-        errors = sorted(_Validator(self.schema).iter_errors(checked), key=lambda e: list(map(str, e.path)))
+        errors = sorted(_checker()(self.schema).iter_errors(checked), key=lambda e: list(map(str, e.path)))
         return [_said(error) for error in errors[:MAX_SAID]]
 
     def defaulted(self, obj: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +86,7 @@ class Kind:
     def valid_status(self, status: object) -> bool:
         """Whether a status that came with a file is one."""
         schema = self.schema["properties"]["status"]
-        return isinstance(status, dict) and _Validator(schema).is_valid(status)
+        return isinstance(status, dict) and _checker()(schema).is_valid(status)
 
 
 @cache
