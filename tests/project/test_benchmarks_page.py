@@ -12,6 +12,7 @@ FLEET = {
     "machine": "m",
     "boards": 2,
     "budget_writes_per_s": 50.0,
+    "storm_writes_per_s": 200,
     "phases": {
         "roll-out": {"bridge_rss_mb": 400.0},
         "bridge restart": {"all_truthful_s": 7.5},

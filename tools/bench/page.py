@@ -75,8 +75,9 @@ def fleet_table(figures: dict[str, Any]) -> str:
                 value = f"at most {max(value)} in {len(value)} looks, one a second"
             words = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             rows.append((phase, name.replace("_", " "), words))
-    about = f"{figures['boards']:,} boards; {figures['machine']}; {figures['budget_writes_per_s']:g} writes/s after the"
-    return f"{about} roll-out\n\n" + table(("phase", "figure", "value"), rows)
+    writes = f"{figures['budget_writes_per_s']:g} writes/s, {figures['storm_writes_per_s']:g} in roll-out and storms"
+    about = f"{figures['boards']:,} boards; {figures['machine']}; {writes}"
+    return f"{about}\n\n" + table(("phase", "figure", "value"), rows)
 
 
 def goals(figures: dict[str, Any]) -> list[Goal]:
