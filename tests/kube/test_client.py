@@ -7,8 +7,9 @@ import gc
 import json
 from typing import Any
 
+import pytest
 from boardlet_bridge.kube import connection
-from boardlet_bridge.kube.client import KubeClient
+from boardlet_bridge.kube.client import KubeClient, Unavailable
 from boardlet_cli.cluster import Cluster
 from controlplane import ControlPlane
 
@@ -67,3 +68,21 @@ def test_a_watch_that_is_left_leaves_nothing_open(plane: ControlPlane, cluster: 
         gc.collect()  # complains of what is open, and a complaint is an error
     finally:
         plane.resume()
+
+
+def test_an_answer_that_is_no_json_is_a_server_that_is_not_well() -> None:
+    """As from a proxy on the way that answers in the API server's stead."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{")
+        writer.close()
+
+    async def run() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with KubeClient(connection.Connection(f"http://127.0.0.1:{port}")) as client:
+                with pytest.raises(Unavailable):
+                    await client.list_page("boards", 1)
+
+    asyncio.run(run())

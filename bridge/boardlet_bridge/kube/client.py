@@ -213,7 +213,7 @@ class KubeClient:
                     result: dict[str, Any] = await answer.json()
                     return result
                 raise _error(answer.status, await answer.text(), answer.headers.get("Retry-After"))
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:  # the last: what is no JSON
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
 
 
