@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from boardlet_cli.cluster import Cluster
 from boardlet_cli.site import Site
+from controlplane import ControlPlane
 from greenhouse import LED, SAMPLES, create, greenhouse
+
+
+@pytest.fixture(scope="module")
+def plane(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane of its own: the kinds go for everybody, and only once all Boards of all tests are gone."""
+    with ControlPlane(tmp_path_factory.mktemp("own-plane"), plane.programs) as made:
+        Cluster(plane.programs.kubectl, made.kubectl_env()).install()
+        yield made
 
 
 def test_kinds_that_come_back_are_watched_again(site: Site, cluster: Cluster) -> None:
