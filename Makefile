@@ -21,6 +21,7 @@ demo: $(VENV)/.ready   ## the whole product on this machine: control plane, brok
 	@$(BIN)/boardlet up
 
 test: $(VENV)/.ready   ## the whole test suite
+	@-$(BIN)/python -m controlplane build  # with its progress, and not within the time of the first test
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 chaos: $(VENV)/.ready  ## the model of the protocol under chaos, 3,000 examples of each length, other ones each time (about five minutes)
