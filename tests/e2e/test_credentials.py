@@ -107,12 +107,13 @@ def test_a_stolen_board_is_revoked_and_replaced(site: Site) -> None:
 
 def test_what_hinders_it_is_said(site: Site) -> None:
     """A file that cannot be written is named by /readyz with its cause, and is written once it can be."""
-    passwords = site.broker.users_file
-    passwords.unlink()
-    passwords.mkdir()
+    # Beside the file, where only the bridge looks: mosquitto 2.0 turns for ever on a password_file that is a folder.
+    hindrance = site.broker.users_file.with_name("passwords.boardlet")
+    assert until(lambda: site.bridge.ready, 20)
+    hindrance.mkdir()
     one = Greenhouse(site, site.cluster, "g1", site.add_board(ID), ID)
     create(one)
     assert until(lambda: "passwords" in site.bridge.parts()["credentials"])
-    passwords.rmdir()
+    hindrance.rmdir()
     assert until(lambda: logs_in(site.broker.port, ID, password(site)), 20)
     assert until(lambda: site.bridge.ready)

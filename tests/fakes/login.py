@@ -27,6 +27,9 @@ class Login:
             answer = self._socket.recv(4)
         except ConnectionResetError:
             answer = b""
+        except TimeoutError:
+            self._socket.close()
+            raise
         self.up = len(answer) == 4 and answer[3] == 0
 
     @property

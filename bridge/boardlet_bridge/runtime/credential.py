@@ -23,6 +23,7 @@ COALESCE_S: Final = 0.05
 LEAST_GAP_S: Final = 0.2
 GAP_A_LOGIN_S: Final = 5e-5
 AGAIN_S: Final = 5.0  # a file that cannot be written, a broker that cannot be told
+NOT_YET: Final = "has not looked at the broker's files yet"
 
 log = structlog.get_logger("credentials")
 
@@ -64,7 +65,7 @@ class Credentials:
         self._changed = asyncio.Event()
         self._told = False  # since this process started, or since the last change
         self._foreign: frozenset[str] = frozenset()
-        self.why = ""
+        self.why = NOT_YET
 
     def admit(self, board_id: str, number: int) -> None:
         """Let the board in with the password of this key number; with 0 do not."""
@@ -93,7 +94,10 @@ class Credentials:
             await asyncio.sleep(COALESCE_S)
             self._changed.clear()
             if not (keeps := self._keeps()):
-                self._told = keeps is False  # then telling is for the one that keeps them
+                if keeps is False:  # telling is for the one that keeps them, and so is what hinders it
+                    self._told, self.why = True, ""
+                else:
+                    self._told = False
                 continue
             await self._keep()
             await asyncio.sleep(LEAST_GAP_S + GAP_A_LOGIN_S * len(self._numbers))
@@ -108,7 +112,7 @@ class Credentials:
                 log.warning("cannot keep the broker's credentials, will try again", why=str(error))
             self.why = str(error)
             return
-        if self.why:
+        if self.why not in ("", NOT_YET):
             log.info("the broker's credentials are kept again")
         self.why = ""
         self._say_foreign()
