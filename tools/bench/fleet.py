@@ -29,7 +29,7 @@ from .objects import Objects
 
 OUT: Final = ROOT / "build/fleet.json"
 STORMS: Final = ("broker", "wills", "return")
-PHASES: Final = ("steady", "relist", "flood", *STORMS)
+PHASES: Final = ("steady", "flood", "relist", *STORMS)
 STORM_PER_S: Final = 200  # as much as the API server takes: how long a storm lasts is else the budget's alone
 
 
