@@ -229,7 +229,7 @@ class Twin:
             return
         if v == p.wanted == p.value and not p.error:
             return  # handlers and wires hear of changes only
-        p.wanted = None
+        p.wanted = p.told = p.told_at = None  # what was asked for is told at once, and exactly
         if p.driver:
             p.wanted = v
             try:

@@ -291,6 +291,21 @@ def test_deadband_and_interval(board: VirtualBoard, peer: Peer) -> None:
     value(peer, 0, near(110))
 
 
+def test_what_was_asked_is_told_at_once(board: VirtualBoard, peer: Peer) -> None:
+    """Neither deadband nor interval holds back the value that an edit has set: the bridge compares it with the spec."""
+    dim = {"access": "ReadWrite", "minimum": 0, "maximum": 100}
+    thinned = model(
+        calm={**dim, **sensor("PwmOut", pins=[5]), "report": {"deadband": 10}},
+        slow={**dim, **sensor("PwmOut", pins=[6]), "report": {"minIntervalSeconds": 3600}},
+    )
+    peer.adopt(thinned, {0: 20, 1: 20})
+    peer.full()
+    for asked in (21, 22, 23):
+        peer.applied(peer.desire({0: asked, 1: asked}, model=thinned.digest))
+        answer = next(r for r in reversed(peer.reports) if -2 in r)
+        assert (answer[0], answer[1]) == (asked, asked)
+
+
 def test_uart(board: VirtualBoard, peer: Peer) -> None:
     """A Uart sends a line when its value changes and only then; its other property is the last line that came."""
     line = {"pins": [17, 16], "bus": 1}
