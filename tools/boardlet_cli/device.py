@@ -80,7 +80,7 @@ class Device:
         if not is_url and not os.access(self.port, os.R_OK | os.W_OK):
             raise DeviceError(f"{self.port} may not be opened: join its group (`ls -l {self.port}`), and log in again")
         try:
-            self._serial = SerialTransport(self.port, BAUD, exclusive=True, timeout=CONNECT_S)
+            self._serial = SerialTransport(self.port, BAUD, exclusive=True, timeout=min(self._connect_s, CONNECT_S))
         except (TransportError, *_GONE) as error:
             if not _is_serial(self.port):
                 raise DeviceError(f"{self.port} is no serial port: {FIND_PORT}") from error
