@@ -86,8 +86,7 @@ class Agent:
                 link.step(now)
             if not self.boot.safe:
                 ms = min(ms, app.tick(now))
-                if app.broken and twin.health != 2:
-                    twin.health = 2
+                twin.health = 2 if app.ill else 0
             twin.tick(now)
             if twin.switch:
                 self.renew(now)

@@ -8,7 +8,7 @@ from boardlet.ticks import add, diff
 handlers = {}
 crash = None  # the end of the app's last traceback
 digest = None  # of app.py, None where there is none
-broken = False  # the app could not be loaded
+ill = set()  # timers that raised when they last ran, and 0 for an app that could not be loaded
 _timers = []
 _props = {}
 _early = {}
@@ -53,7 +53,7 @@ def model(props):
 
 def load():
     # Runs app.py if there is one; a program that fails leaves the agent as it is.
-    global broken, digest
+    global digest
     try:
         with open("app.py", "rb") as f:
             digest = sha256(f.read()).digest()[:8]
@@ -62,7 +62,7 @@ def load():
     try:
         import app  # noqa: F401 - the user's module at the root, not this one
     except Exception as e:
-        broken = True
+        ill.add(0)
         failed(e)
 
 
@@ -79,7 +79,9 @@ def tick(now):
             timer[2] = add(now, timer[0])
             try:
                 timer[1]()
+                ill.discard(timer[1])
             except Exception as e:
+                ill.add(timer[1])
                 failed(e)
         ms = min(ms, diff(timer[2], now))
     return max(ms, 0)

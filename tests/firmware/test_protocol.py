@@ -235,6 +235,31 @@ def test_app(make_board: MakeBoard, peer: Peer) -> None:
     assert full[0] is True
 
 
+def test_a_timer_that_raises(make_board: MakeBoard, peer: Peer) -> None:
+    """A timer of app.py that raises is told as its health, once, and that it works again is too."""
+    board = make_board()
+    (board.flash / "app.py").write_text(
+        "import os\nfrom boardlet import app\n@app.every(0.05)\ndef measure():\n    os.stat('sensor')\n"
+        "@app.every(0.05)\ndef other():\n    pass\n"
+    )
+    board.start()
+    peer.here()
+    peer.desire({0: True})
+    peer.here(2)
+    assert peer.full(b"no timer")[-8] == 2
+    seen = len(peer.reports)
+    (board.flash / "sensor").touch()
+
+    def told() -> list[int]:
+        return [r[-8] for r in peer.reports[seen:] if -8 in r]
+
+    peer.until(lambda: told() == [0])
+    (board.flash / "sensor").unlink()
+    peer.until(lambda: told() == [0, 2])
+    peer.ask(1)
+    assert "OSError" in peer.here(3)[16]
+
+
 def _config(board: VirtualBoard) -> dict[str, object]:
     found: dict[str, object] = json.loads((board.flash / "config.json").read_text())
     return found
