@@ -221,6 +221,8 @@ class ModelClient:
 class ModelWatch:
     """What kopf tells: everything as added at the start, then each change; what happens while it is down is lost."""
 
+    again_s = 1.0
+
     def __init__(self, described: object, namespaces: object, sink: Any) -> None:
         self.process, self.sink = _process(), sink
         self.events: deque[tuple[str, str, Any]] = deque()
@@ -234,7 +236,7 @@ class ModelWatch:
         api = self.process.api
         if self._told not in api.watchers:
             if not api.up:
-                self.loop.call_later(1, self._begin)
+                self.loop.call_later(self.again_s, self._begin)
                 return
             for plural in ("boards", "boardmodels"):
                 self.events.extend(("ADDED", plural, obj) for obj in api.list(plural))

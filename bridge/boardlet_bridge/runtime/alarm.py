@@ -1,9 +1,10 @@
-"""Wakes: one timer of the loop for all boards, set to the earliest of what they asked for."""
+"""Wakes: a timer of the loop for the earliest of what all boards asked for."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 
 from boardlet_bridge.runtime.registry import Name
 
@@ -22,7 +23,7 @@ class Alarm:
         self._call_at, self._now, self._ring = call_at, now, ring
         self._heap: list[tuple[float, Name]] = []
         self._waiting: set[tuple[float, Name]] = set()
-        self._timer_at = float("inf")
+        self._timers: set[float] = set()  # when one rings; a wake that came before another leaves that one's be
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -37,13 +38,13 @@ class Alarm:
         self._set()
 
     def _set(self) -> None:
-        if self._heap and self._heap[0][0] < self._timer_at:
-            self._timer_at = self._heap[0][0]
-            self._call_at(self._timer_at, self._due)
+        if self._heap and (when := self._heap[0][0]) not in self._timers:
+            self._timers.add(when)
+            self._call_at(when, partial(self._due, when))
 
-    def _due(self) -> None:
+    def _due(self, when: float) -> None:
+        self._timers.discard(when)
         now = self._now()
-        self._timer_at = float("inf")
         while self._heap and self._heap[0][0] <= now:
             wake = heapq.heappop(self._heap)
             self._waiting.discard(wake)
