@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from scene import LEASE_S, Play, Replicas, Scene, owners, until
+from scene import LEASE_S, WAIT_S, Play, Replicas, Scene, owners, until
 
 
 def test_one_comes_and_goes(replicas: Replicas, play: Play) -> None:
@@ -93,6 +93,34 @@ def test_one_is_paused_and_wakes_up_late(replicas: Replicas, play: Play) -> None
                 assert back <= min(theirs)
         for board, writers in replicas.writers().items():
             assert writers in ([before[board]], ["b", "a", "b"])
+
+    play(scene)
+
+
+def test_one_does_not_reach_the_broker(replicas: Replicas, play: Play) -> None:
+    """What a replica served that reaches the API server and not the broker is served by the other, edits included; when
+    it is let in again it has that back, and no Board is written by two in turn."""
+    password = replicas.site.folder / "b.password"
+    right = (replicas.site.folder / "bridge.password").read_text()
+    password.write_text(right)
+    a = replicas.add("a", broker_absent_s=2)
+    b = replicas.add("b", broker_absent_s=2, broker_password_file=password)
+    replicas.start(a, b)
+
+    async def scene(scene: Scene) -> None:
+        before = owners(scene, a, b)
+        await until(lambda: a.serves + b.serves == len(before))
+        password.write_text("another")
+        await asyncio.to_thread(replicas.site.broker.restart)
+        await until(lambda: (a.serves, b.serves) == (len(before), 0))
+        assert replicas.leases() == {"a": {"a"}, "b": {"a"}}
+        await scene.edit(21)
+        password.write_text(right)
+        # It tries the broker again within half a minute.
+        await until(lambda: b.serves == list(before.values()).count("b"), 2 * WAIT_S)
+        await scene.edit(22)
+        for board, writers in replicas.writers().items():
+            assert writers == ([before[board]] if before[board] == "a" else ["b", "a", "b"])
 
     play(scene)
 

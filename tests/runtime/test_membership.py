@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 SITE = "5174ab1e"
-DURATION_S = 15
+DURATION_S, ABSENT_S = 15, 30
 
 
 class Server:
@@ -107,6 +107,7 @@ class Replica:
         self.client = Client(server)
         self.fence = Fence(DURATION_S, lambda: server.now)
         self.serving: set[str] = set()
+        self.connected = True
         self.member = Membership(
             self.client,
             self,
@@ -116,6 +117,7 @@ class Replica:
             name=name,
             holder=holder or f"holder-{name}",
             duration_s=DURATION_S,
+            absent_s=ABSENT_S,
             clock=lambda: server.now,
         )
         self.task: asyncio.Task[float] | None = None
@@ -128,6 +130,9 @@ class Replica:
 
     async def landed(self) -> None: ...
     def reopened(self) -> None: ...
+
+    def reaches(self) -> bool:
+        return self.connected
 
     @property
     def speaks_for(self) -> set[str]:
@@ -164,6 +169,7 @@ STEPS = st.lists(
         st.tuples(st.just("time"), st.sampled_from([1, 4, 6, 11, 16, 40])),
         st.tuples(st.just("api"), st.booleans()),
         st.tuples(st.just("leave"), st.integers(0, 2)),
+        st.tuples(st.just("broker"), st.integers(0, 2)),
     ),
     max_size=60,
 )
@@ -189,6 +195,8 @@ def test_no_two_speak_for_one_bucket_and_in_the_end_all_are_spoken_for(steps: li
                     server.now += which
                 case "api":
                     server.up = bool(which)
+                case "broker":
+                    replicas[which].connected = not replicas[which].connected
                 case "leave":
                     gone = replicas[which]
                     if gone.task:
@@ -202,6 +210,7 @@ def test_no_two_speak_for_one_bucket_and_in_the_end_all_are_spoken_for(steps: li
                 assert not one.speaks_for & other.speaks_for
         server.up = True
         for replica in replicas:
+            replica.connected = True
             if replica.task:
                 replica.task.cancel()
                 await asyncio.gather(replica.task, return_exceptions=True)
@@ -211,6 +220,65 @@ def test_no_two_speak_for_one_bucket_and_in_the_end_all_are_spoken_for(steps: li
         spoken = [replica.speaks_for for replica in replicas]
         assert set().union(*spoken) == BUCKETS
         assert sum(map(len, spoken)) == len(BUCKETS)
+
+    asyncio.run(run())
+
+
+def test_who_does_not_reach_the_broker_leaves_its_buckets_to_who_does() -> None:
+    """After `absent_s`, not before, the others serve what it served; once it is connected again it has that back."""
+
+    async def run() -> None:
+        server = Server()
+        a, b, c = replicas = [Replica(server, name) for name in "abc"]
+        await agree(*replicas)
+        before = [set(replica.serving) for replica in replicas]
+        c.connected = False
+        for _ in range(5):
+            await agree(*replicas)
+            assert [replica.serving for replica in replicas] == before
+            server.now += ABSENT_S / 6
+        for _ in range(2):  # each has its own clock's view of when
+            server.now += ABSENT_S / 6
+            await agree(*replicas)
+        assert not c.serving
+        assert a.speaks_for | b.speaks_for == BUCKETS
+        assert a.serving > before[0]
+        assert b.serving > before[1]
+        assert server.names() == {"a", "b", "c"}, "it goes on to live"
+        c.connected = True
+        await agree(*replicas)
+        assert [replica.serving for replica in replicas] == before
+
+    asyncio.run(run())
+
+
+def test_an_outage_of_the_broker_moves_nothing() -> None:
+    """Where no replica reaches the broker, none gives anything up, however long it takes and who noticed it first; the
+    first that is back has everything until the others are, and who is left alone serves everything all the same."""
+
+    async def run() -> None:
+        server = Server()
+        a, b, c = replicas = [Replica(server, name) for name in "abc"]
+        await agree(*replicas)
+        before = [set(replica.serving) for replica in replicas]
+        for replica in replicas:
+            replica.connected = False
+            await agree(*replicas)
+            server.now += 2
+        for _ in range(20):
+            server.now += 4
+            await agree(*replicas)
+            assert [replica.serving for replica in replicas] == before
+        b.connected = True
+        await agree(*replicas)
+        assert b.speaks_for == BUCKETS
+        b.connected = False
+        await b.member.leave()
+        await agree(a, c)
+        assert a.speaks_for | c.speaks_for == BUCKETS
+        await c.member.leave()
+        await agree(a)
+        assert a.speaks_for == BUCKETS
 
     asyncio.run(run())
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 SITE: Final = "boardlet.dev/site"  # label: replicas of one site have the same
+BROKER: Final = "boardlet.dev/broker"  # annotation: AWAY where its replica does not reach the broker
+AWAY: Final = "away"
 VIEW: Final = "boardlet.dev/replicas"  # annotation: the replicas by which this one acts
 MAX_NAME: Final = 253
 ENDING: Final = 5  # of the name that a replica takes whose own is taken: a hyphen and four hexadecimal digits
@@ -31,6 +33,8 @@ class Lease:
     view: frozenset[str]
     acquired: str
     """When its process began, RFC 3339 with microseconds."""
+    away: bool = False
+    """Whether it says that it does not reach the broker."""
 
 
 def prefix(site: str) -> str:
@@ -52,11 +56,12 @@ def read(obj: Mapping[str, Any], site: str) -> Lease | None:
     duration = spec.get("leaseDurationSeconds")
     if not name.startswith(began) or not isinstance(duration, int) or not 0 < duration <= MAX_DURATION_S:
         return None
-    view = str((meta.get("annotations") or {}).get(VIEW, "")).split(",")
+    notes = meta.get("annotations") or {}
+    view, away = str(notes.get(VIEW, "")).split(","), notes.get(BROKER) == AWAY
     sane = len(view) <= MAX_VIEW and all(_NAME.fullmatch(part) for part in view)
     version, holder = str(meta.get("resourceVersion")), str(spec.get("holderIdentity") or "")
     acquired, seen = str(spec.get("acquireTime") or ""), frozenset(view) if sane else frozenset()
-    return Lease(name.removeprefix(began), holder, version, duration, seen, acquired)
+    return Lease(name.removeprefix(began), holder, version, duration, seen, acquired, away)
 
 
 def body(namespace: str, site: str, lease: Lease) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def body(namespace: str, site: str, lease: Lease) -> dict[str, Any]:
         "name": prefix(site) + lease.replica,
         "namespace": namespace,
         "labels": {SITE: site},
-        "annotations": {VIEW: ",".join(sorted(lease.view))},
+        "annotations": {VIEW: ",".join(sorted(lease.view)), **({BROKER: AWAY} if lease.away else {})},
     }
     if lease.version:
         meta["resourceVersion"] = lease.version

@@ -4,6 +4,10 @@ A round is: look who lives; where that is another view than the published one, g
 writes under way, publish it with the lease; look again, and hold what no other's view gives to its publisher. As each
 publishes before it looks, of two that take the same bucket at least one sees the other (Lamport's bakery); as all come
 to the same view, somebody holds it in the end. A watch tells when to look, time tells when to renew.
+
+Who does not reach the broker says so in its lease, and is no part of a view for as long as another does: after half of
+`absent_s` it says so, after the other half it and all that have seen that leave it out. Of an outage of the broker
+itself all say so before anybody is left out, so that it moves nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -47,6 +51,9 @@ class Hands(Protocol):
     async def landed(self) -> None:
         """Return when what was under way is done."""
 
+    def reaches(self) -> bool:
+        """Whether the broker is connected."""
+
     def reopened(self) -> None:
         """The fence's gate may have changed: what waited for it may go on, or not."""
 
@@ -65,12 +72,15 @@ class Membership:
         name: str,
         holder: str,
         duration_s: int,
+        absent_s: float = 0.0,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._client, self._hands, self._fence, self._clock = client, hands, fence, clock
         self._namespace, self._site, self._duration_s = namespace, site, duration_s
         self._mine = Lease(name, holder, "", duration_s, frozenset(), micro(datetime.now(UTC)))
         self._roll = Roll(duration_s)
+        self._absent_s = absent_s  # 0: whoever lives serves
+        self._away_at = float("inf")  # since when the broker has not been reached
         self._started = False
         self._renewed_at = float("-inf")
         self._forbidden_at = float("inf")  # since when
@@ -152,6 +162,8 @@ class Membership:
         self._patience_s = max(self._duration_s * RENEW, min(2 * (now - began), self._duration_s * SURE))
         self._forbidden_at = float("inf")
         due = self._renewed_at + self._duration_s * RENEW
+        if self._absent_s and self.others:
+            due = min(due, now + self._absent_s / 2)
         return max(0.0, min(due, self._roll.next_death(now)) - now)
 
     def _failed(self, began: float, why: str) -> float:
@@ -177,12 +189,13 @@ class Membership:
     async def _round(self) -> None:
         await self._look()
         now, others = self._clock(), self.others
-        view = frozenset({self._mine.replica, *others})
+        away = self._is_away(now)
+        view = self._view(now, others, away)
         due = now >= self._renewed_at + self._duration_s * RENEW
-        writes = due or view != self._mine.view or not self._mine.version
+        writes = due or view != self._mine.view or away != self._mine.away or not self._mine.version
         asked_at = now
         if writes:
-            await self._publish(view)
+            await self._publish(view, away)
             await self._look()
         may = may_hold(self._mine.replica, self._mine.view, [(o.replica, o.view) for o in self.others.values()])
         self._release(self.held - may)
@@ -194,6 +207,19 @@ class Membership:
         self._hold(may)
         self._hands.reopened()
         await self._sweep()
+
+    def _is_away(self, now: float) -> bool:
+        # Whether to say so.
+        self._away_at = float("inf") if self._hands.reaches() or not self._absent_s else min(self._away_at, now)
+        return now >= self._away_at + self._absent_s / 2
+
+    def _view(self, now: float, others: Mapping[str, Lease], away: bool) -> View:
+        # Who serves: all that live, but those that have not reached the broker for too long while another does.
+        live = frozenset({self._mine.replica, *others})
+        if not self._absent_s or (away and all(lease.away for lease in others.values())):
+            return live
+        lost = self._roll.away(now, self._absent_s / 2) & others.keys()
+        return live - lost - ({self._mine.replica} if now >= self._away_at + self._absent_s else set())
 
     async def _look(self) -> None:
         found = await self._client.leases(self._namespace, f"{SITE}={self._site}")
@@ -224,12 +250,12 @@ class Membership:
         self._release(self.held)
         self._mine = replace(self._mine, replica=name, version="", view=frozenset())
 
-    async def _publish(self, view: View) -> None:
+    async def _publish(self, view: View, away: bool) -> None:
         if view != self._mine.view:
             self._release(self.held - share(self._mine.replica, view))
             await self._hands.landed()
             log.info("replicas", here=self._mine.replica, live=sorted(view))
-        wanted = replace(self._mine, view=view)
+        wanted = replace(self._mine, view=view, away=away)
         try:
             put = await self._client.put_lease(body(self._namespace, self._site, wanted))
         except NotFound as error:

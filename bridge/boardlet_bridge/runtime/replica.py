@@ -65,6 +65,7 @@ class Replica:
             name=tidy(settings.replica_name or socket.gethostname(), self._site),
             holder=session.client_id,
             duration_s=settings.lease_s,
+            absent_s=settings.broker_absent_s,
         )
 
     @property
@@ -108,6 +109,9 @@ class Replica:
 
     async def landed(self) -> None:
         await self._store.landed()
+
+    def reaches(self) -> bool:
+        return self._session.connected
 
     def reopened(self) -> None:
         assert self._membership is not None, "it is the one that asks"

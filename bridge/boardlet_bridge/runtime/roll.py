@@ -20,6 +20,7 @@ KEPT: Final = 20  # durations after which a dead replica's lease is swept away; 
 class Seen:
     lease: Lease
     at: float  # when it was last seen to change
+    away_at: float | None = None  # since when it has been seen to say that it does not reach the broker
 
 
 @dataclass(slots=True)
@@ -37,12 +38,18 @@ class Roll:
         for lease in leases:
             known = before.get(lease.replica)
             still = known is not None and known.lease.version == lease.version
-            self.seen[lease.replica] = Seen(lease, known.at if known is not None and still else now)
+            away_at = (known.away_at if known is not None else None) or now
+            at = known.at if known is not None and still else now
+            self.seen[lease.replica] = Seen(lease, at, away_at if lease.away else None)
         self.looked_at = now
 
     def live(self, now: float) -> dict[str, Lease]:
         """The replicas that live, by name."""
         return {name: s.lease for name, s in self.seen.items() if now < s.at + s.lease.duration_s}
+
+    def away(self, now: float, for_s: float) -> set[str]:
+        """Those that have said for so long that they do not reach the broker."""
+        return {name for name, s in self.seen.items() if s.away_at is not None and now >= s.away_at + for_s}
 
     def next_death(self, now: float) -> float:
         """When the first of the living is dead if nothing is heard of it, inf for never."""

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     lease_s: int = Field(15, ge=0, le=3600)
     """A replica whose Lease has stood still for this many seconds has its boards served by the others; all replicas of
     a site have the same. 0: no Lease, this bridge serves every board and must be the only one."""
+    broker_absent_s: float = Field(30.0, ge=0)
+    """A replica that has not reached the broker for this many seconds leaves its boards to the others, as long as one
+    of them does reach it; all replicas of a site have the same. 0: never."""
     lease_namespace: str | None = None
     """Namespace of the Leases; default: the pod's, or that of the kubeconfig's context."""
 
