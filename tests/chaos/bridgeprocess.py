@@ -88,6 +88,8 @@ def _process() -> Process:
 class ModelTransport(Transport):
     """The session's transport over the model broker."""
 
+    look_s = 10.0
+
     def __init__(self, settings: object, client_id: str, on_message: Any, on_acknowledged: Any) -> None:
         self.process = _process()
         self._on_message, self._on_acknowledged = on_message, on_acknowledged
@@ -116,7 +118,7 @@ class ModelTransport(Transport):
             self._end("keep-alive")
         elif now - self.sent_at >= KEEPALIVE_S:
             self._send(("ping",))
-        self._timer = self._loop.call_later(10, self._alive)
+        self._timer = self._loop.call_later(self.look_s, self._alive)
 
     def _send(self, packet: Packet) -> None:
         assert self.connection is not None

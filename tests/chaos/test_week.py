@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from boardlet_bridge.core.model import compile_model
 from boardlet_wire.topic import topic
-from bridgeprocess import ModelWatch
+from bridgeprocess import ModelTransport, ModelWatch
 from chaos import BOARD_ID, LABEL, TEMP, World, target
 from silicon import Silicon
 
@@ -101,7 +101,8 @@ class Site(World):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(ModelWatch, "again_s", 20.0)  # each try costs the test time, and the bridge none
+    for stand_in, name, s in ((ModelWatch, "again_s", 300.0), (ModelTransport, "look_s", 30.0)):
+        monkeypatch.setattr(stand_in, name, s)  # each look costs the test time, and the bridge none
     with Site() as made:
         made.begin()
         yield made
