@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from boardlet_cli.cluster import Cluster
 from boardlet_cli.site import Site
-from boards_in_use import Life
+from boards_in_use import Fleet, Life
 from controlplane import ControlPlane
 from fakes.api_proxy import ApiProxy, Fault, next_page, reading, watch, writing
 from judge import FULL, Case, MakeFleet
@@ -53,6 +53,15 @@ def proxied(
     return lambda **more: {"kubeconfig": proxy.kubeconfig(straight, tmp_path / "proxied.kubeconfig"), **more}
 
 
+def conditions(fleet: Fleet) -> dict[str, list[tuple[str, str, str]]]:
+    """Of each Board every condition, and since when it is so."""
+    with fleet.admin() as admin:
+        return {
+            name: [(c["type"], c["status"], c["lastTransitionTime"]) for c in obj["status"]["conditions"]]
+            for name, obj in admin.boards().items()
+        }
+
+
 def test_api_server_stopped(case: Case, make_fleet: MakeFleet, plane: ControlPlane) -> None:
     """Without an API server boards are served; sensors move meanwhile, and all is written once it is back."""
     away_s = case.count(120, 3)
@@ -67,6 +76,31 @@ def test_api_server_stopped(case: Case, make_fleet: MakeFleet, plane: ControlPla
             plane.start_apiserver()
         time.sleep(2)
     case.judge(fleet)
+
+
+def test_bridge_started_without_api_server(case: Case, make_fleet: MakeFleet, plane: ControlPlane) -> None:
+    """A bridge that starts while the API server is away says so, and leaves boards to their flash and their mailboxes;
+    once it is back every condition is as it was, and values are those of now."""
+    fleet = make_fleet(case.count(12, 3))
+    bridge, rebooted = fleet.site.bridge, fleet.members[0]
+    before = conditions(fleet)
+    case.injected("API server stopped; bridge and a board started anew meanwhile, sensors move")
+    with Life(fleet, edits_per_s=0):
+        plane.apiserver.kill()
+        try:
+            bridge.kill()
+            bridge.process.start()
+            rebooted.board.kill()
+            rebooted.board.start()
+            bridge.process.wait_until(lambda: bool(bridge.parts().get("cluster")))
+            time.sleep(case.count(120, 1))  # the length is the fault
+            assert not bridge.ready
+            assert bridge.http("/livez")
+        finally:
+            plane.start_apiserver()
+        bridge.wait_ready()
+    case.judge(fleet)
+    assert conditions(fleet) == before
 
 
 @pytest.mark.full

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from bench.radio import Radio
 from boardlet_cli.site import Site
 from boards_in_use import Fleet, Life
 from broker import Programs
-from fakes.radio import Radio
 from judge import Case, MakeFleet
 from provision.missing import Missing
 

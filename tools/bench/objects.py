@@ -124,6 +124,10 @@ class Objects:
     async def create(self, ids: Iterable[str]) -> None:
         """The model, and a Board named as its id for each."""
         await self._post("boardmodels", "BoardModel", MODEL, {"properties": PROPERTIES})
+        await self.add(ids)
+
+    async def add(self, ids: Iterable[str]) -> None:
+        """A Board named as its id for each, of the model that is there."""
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(name: str) -> None:

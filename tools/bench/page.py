@@ -80,6 +80,31 @@ def fleet_table(figures: dict[str, Any]) -> str:
     return f"{about}\n\n" + table(("phase", "figure", "value"), rows)
 
 
+def link_rows(figures: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[object, ...]]]]:
+    """Heads and rows of two tables: the measured parts, and the days that are computed of them."""
+    parts = [(name, f"{part['out']:,}", f"{part['back']:,}") for name, part in figures["parts"].items()]
+    bad = figures["bad"]["of_an_edit"]
+    parts.append(("the same edit at 64 kbit/s, 1 s each way, 20 % loss", f"{bad['out']:,}", f"{bad['back']:,}"))
+    days: list[tuple[object, ...]] = []
+    for name, day in figures["days"].items():
+        if isinstance(day, dict):
+            settings, boards = name.split(", ")
+            both = (f"{day['board'][way] / 1000:,.0f}" for way in ("out", "back"))
+            days.append((settings, f"{int(boards):,}", *both, f"{day['mean_bits_per_s'] / 1000:,.1f}"))
+    head = ("settings", "boards of the site", "KB a board and day, out", "and back", "kbit/s while up, the fuller way")
+    return [(("bytes by the link", "to the cluster", "from it"), list(parts)), (head, days)]
+
+
+def link_table(figures: dict[str, Any]) -> str:
+    """The link's figures: measured parts, and a day."""
+    measured, computed = (table(*rows) for rows in link_rows(figures))
+    bad, days = figures["bad"], figures["days"]
+    about = f"{figures['boards']} boards; {figures['machine']}. Measured:"
+    took = f"By the bad link all {figures['boards']} edits at once were back after {bad['all_back_s']} s."
+    said = f"Computed from these, for {days['up_hours']:g} hours up a day and, of each board, {days['traffic']}:"
+    return f"{about}\n\n{measured}\n\n{took} {said}\n\n{computed}"
+
+
 def goals(figures: dict[str, Any]) -> list[Goal]:
     """The fleet's figures that have a goal."""
     phases = figures["phases"]

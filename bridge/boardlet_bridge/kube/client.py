@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -20,7 +21,9 @@ from boardlet_bridge.kube.connection import Connection
 GROUP: Final = "boardlet.dev/v1alpha1"
 MANAGER: Final = "boardlet-bridge"
 FINALIZER: Final = "boardlet.dev/mailbox"
-TIMEOUT_S: Final = 15.0
+TIMEOUT_S: Final = 15.0  # until the connection stands, and then between two pieces of an answer
+LONGEST_TIMEOUT_S: Final = 60.0  # by 64 kbit/s with 1 s each way and 20 % loss a connection takes 6 to 40 s
+LONGEST_ANSWER_S: Final = 600.0
 WATCH_IDLE_S: Final = 90.0  # the API server sends a bookmark every minute
 MAX_MESSAGE: Final = 500
 WATCH: Final = "watch=true&allowWatchBookmarks=true"
@@ -80,6 +83,7 @@ class KubeClient:
         self.may_write: Callable[[], bool] = lambda: True
         """Asked before every write but those of leases."""
         self._session: aiohttp.ClientSession | None = None
+        self._patience_s = TIMEOUT_S
 
     @property
     def namespace(self) -> str:
@@ -89,8 +93,7 @@ class KubeClient:
     async def __aenter__(self) -> KubeClient:
         context = self.connection.ssl_context()
         connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=60)
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        self._session = aiohttp.ClientSession(connector=connector)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -127,7 +130,7 @@ class KubeClient:
     @asynccontextmanager
     async def _watch(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
         assert self._session is not None, "the client is not open"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=WATCH_IDLE_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._patience_s, sock_read=WATCH_IDLE_S)
         try:
             async with self._session.get(
                 self.connection.server + path, headers=self._headers(), timeout=timeout
@@ -137,6 +140,8 @@ class KubeClient:
                 with severed(answer):
                     yield answer.content.iter_any()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                self._too_late()
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
 
     def _headers(self, content: str = "application/json") -> dict[str, str]:
@@ -205,16 +210,30 @@ class KubeClient:
         assert self._session is not None, "the client is not open"
         headers = self._headers(content)
         data = None if body is None else encoded(body)
+        patience_s, began = self._patience_s, time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=LONGEST_ANSWER_S, sock_connect=patience_s, sock_read=patience_s)
         try:
             async with self._session.request(
-                method, self.connection.server + path, data=data, headers=headers
+                method, self.connection.server + path, data=data, headers=headers, timeout=timeout
             ) as answer:
+                text = await answer.text()
+                self._in_time(time.monotonic() - began)
                 if answer.status < 300:
-                    result: dict[str, Any] = await answer.json()
+                    result: dict[str, Any] = json.loads(text)
                     return result
-                raise _error(answer.status, await answer.text(), answer.headers.get("Retry-After"))
+                raise _error(answer.status, text, answer.headers.get("Retry-After"))
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:  # the last: what is no JSON
+            if isinstance(error, TimeoutError):
+                self._too_late()
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
+
+    # What is given up on a thin link has been paid for, and is asked for anew by a new connection: who gives up too
+    # soon never gets an answer there.
+    def _too_late(self) -> None:
+        self._patience_s = min(2 * self._patience_s, LONGEST_TIMEOUT_S)
+
+    def _in_time(self, took_s: float) -> None:
+        self._patience_s = min(max(TIMEOUT_S, 4 * took_s, self._patience_s / 2), LONGEST_TIMEOUT_S)
 
 
 @contextmanager
