@@ -1,5 +1,6 @@
 # Counts the boot, leaves a moment for Ctrl-C, runs the agent. Almost never updated: it may not fail, others may.
 import json
+import os
 import time
 
 import machine
@@ -22,13 +23,12 @@ def main():
         from boardlet.health import Boot
 
         boot = Boot()
-        if "key" in cfg:
+        # A board whose key is being changed holds two; only one that was flashed with a claim has `enrol`.
+        name = "rotation" if "keys" in os.listdir() else "enrol" if "key" not in cfg else "boardlet.agent"
+        try:
+            run = __import__(name, None, None, ("run",)).run
+        except ImportError:
             from boardlet.agent import run
-        else:
-            try:
-                from enrol import run  # only a board that was flashed with a claim has it
-            except ImportError:
-                from boardlet.agent import run
         run(boot)
     except Exception as e:  # KeyboardInterrupt is none, and goes through to the prompt
         if boot is None:

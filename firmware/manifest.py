@@ -8,6 +8,7 @@ options.defaults(umqtt="", opt=3)
 package("boardlet", opt=options.opt)
 package("boardlet_wire", files=("__init__.py", "cbor.py", "seal.py", "topic.py"), opt=options.opt)
 package("drivers", opt=options.opt)
+package("rotation", opt=options.opt)
 module("main.py", opt=options.opt)
 if options.umqtt:
     package("umqtt", base_path=options.umqtt, opt=options.opt)

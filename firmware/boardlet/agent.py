@@ -210,8 +210,15 @@ class Agent:
                 twin.on_desired(self.now, body)
             elif letter == "f":
                 twin.on_file(self.now, body)
-            elif letter == "c" and twin.on_command(self.now, body):
-                self.birth_due = True
+            elif letter == "c":
+                asked = twin.on_command(self.now, body)
+                if asked == 1:
+                    self.birth_due = True
+                elif asked == 2:
+                    try:
+                        __import__("rotation").take(self, body)
+                    except (ImportError, MemoryError):
+                        pass  # a missing file is a missing feature
         except STRANGE:
             twin.counters[1] += 1
 

@@ -12,9 +12,9 @@ def load():
         with open("config.json") as f:
             text = f.read()
         cfg = json.loads(text)
-        _nvs(text)
+        nvs(text)
     except (OSError, ValueError):
-        text = _nvs(None)
+        text = nvs(None)
         if text is None:
             raise
         cfg = json.loads(text)
@@ -25,7 +25,7 @@ def load():
     return cfg
 
 
-def _nvs(text):
+def nvs(text):
     try:
         from esp32 import NVS
     except ImportError:

@@ -340,14 +340,15 @@ class Twin:
 
     # Commands and files
     def on_command(self, now, body):
-        # True where the session has to be published again.
+        # The operation, for the agent: 1 where the session has to be published again.
         f = cbor.loads(body)
-        if f.get(1) not in (0, 1) or not isinstance(f.get(0), bytes):
-            return False
-        self.nonce = f[0]
-        at = add(self.last_full, _FULL_MS)
-        self.full_at = now if diff(now, at) >= 0 else at
-        return f[1] == 1
+        asked = f.get(1)
+        if asked in (0, 1):
+            f[0].hex()  # bytes, or it is malformed
+            self.nonce = f[0]
+            at = add(self.last_full, _FULL_MS)
+            self.full_at = now if diff(now, at) >= 0 else at
+        return asked
 
     def on_file(self, now, body):
         m = cbor.loads(body)

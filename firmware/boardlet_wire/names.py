@@ -148,6 +148,8 @@ class CommandKey(IntEnum):
 
     NONCE = 0
     OPERATION = 1
+    EPOCH = 2
+    ARGUMENTS = 5
 
 
 class Operation(IntEnum):
@@ -155,6 +157,7 @@ class Operation(IntEnum):
 
     REPORT = 0
     INTRODUCE = 1
+    ROTATE = 2
 
 
 class WantKey(IntEnum):

@@ -232,12 +232,16 @@ def test_a_new_board_shows_pending_at_once(cluster: Cluster) -> None:
         ({"keyNumber": 2, "revokedKeyNumber": 2}, {"revokedKeyNumber": 1}, "must not fall"),
         ({"revokedKeyNumber": 1}, None, "must not fall"),
         ({"revokedKeyNumber": 1}, {"keyNumber": 2, "revokedKeyNumber": 1}, ""),
+        ({}, {"keyNumber": 2, "rotation": "OverTheAir"}, ""),
+        ({}, {"keyNumber": 2, "rotation": "Flash"}, "must be at least keyNumber - 1"),
+        ({"keyNumber": 2, "rotation": "OverTheAir"}, {"rotation": None}, "must be at least keyNumber - 1"),
+        ({"keyNumber": 2, "rotation": "OverTheAir"}, {"keyNumber": 1}, "must not fall"),
     ],
 )
 def test_a_revocation_is_for_ever(
-    cluster: Cluster, before: dict[str, int], after: dict[str, int] | None, said: str
+    cluster: Cluster, before: dict[str, object], after: dict[str, object] | None, said: str
 ) -> None:
-    """Key numbers only rise, and a key is followed by another one only when it is revoked."""
+    """Key numbers only rise; a key is followed by another one when it is revoked, or is changed over the air."""
     apply(cluster, {**BOARD, "spec": {**BOARD["spec"], "credential": before}})
     patch = ["patch", "board", "g1", "--type=merge", "-p", json.dumps({"spec": {"credential": after}})]
     if said:

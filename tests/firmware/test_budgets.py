@@ -48,7 +48,7 @@ def program32() -> Path:
 def test_agent_fits_its_flash() -> None:
     """umqtt, wire and agent are at most 20 KB of .mpy, link, wire and twin at most 12 KB of these."""
     sizes = {path: len(content) for path, content in image(compiled=True).items() if path.endswith(".mpy")}
-    agent = sum(size for path, size in sizes.items() if not path.startswith("drivers/"))
+    agent = sum(size for path, size in sizes.items() if not path.startswith(("drivers/", "rotation/")))
     core = sum(
         n for path, n in sizes.items() if path.startswith("boardlet_wire/") or path[9:] in ("link.mpy", "twin.mpy")
     )
@@ -68,7 +68,7 @@ def test_enrolment_is_no_part_of_the_agent() -> None:
 def test_heap_and_growth(program32: Path, make_board: Callable[..., VirtualBoard], peer: Peer) -> None:
     """Connected, the frozen agent holds at most 16 KB of heap on 32 bits; after many more messages not a byte more."""
     board = make_board(program32, proven_s=0)
-    for folder in ("boardlet", "boardlet_wire", "drivers", "umqtt"):
+    for folder in ("boardlet", "boardlet_wire", "drivers", "rotation", "umqtt"):
         shutil.rmtree(board.flash / folder)  # what is frozen is what runs
     (board.flash / "app.py").write_text(MEASURE)
     board.start()

@@ -41,6 +41,7 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("Board", {"credential": {"keyNumber": 3, "revokedKeyNumber": 1}}, "must be at least keyNumber - 1"),
     ("Board", {"credential": {"keyNumber": 1, "revokedKeyNumber": 1}}, "a number that was used is never used again"),
     ("Board", {"credential": {"keyNumber": 2, "revokedKeyNumber": 2}}, ""),
+    ("Board", {"credential": {"keyNumber": 3, "revokedKeyNumber": 1, "rotation": "OverTheAir"}}, ""),
     ("Board", {"settings": {"sleepSeconds": 9, "maxOfflineSeconds": 8}}, "must be at least sleepSeconds"),
     ("Board", {"settings": {"sleepSeconds": 9}}, ""),
     ("BoardModel", other(0, name="lamp"), "must keep the name and type of every index"),

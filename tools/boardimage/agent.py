@@ -33,7 +33,7 @@ def sources() -> dict[str, Path]:
     """Where each file of the agent comes from, by its path on the board."""
     files = {MAIN: FIRMWARE / MAIN, "umqtt/simple.py": simple()}
     files |= {f"boardlet_wire/{name}": FIRMWARE / "boardlet_wire" / name for name in WIRE}
-    for folder in ("boardlet", "drivers"):
+    for folder in ("boardlet", "drivers", "rotation"):
         files |= {f"{folder}/{path.name}": path for path in sorted((FIRMWARE / folder).glob("*.py"))}
     return files
 

@@ -24,7 +24,7 @@ from boardlet_cli.flash import CLAIM_FOLDER, CONFIG, FOLDERS, configuration
 from boardlet_cli.options import PortArgument
 from boardlet_cli.report import Report, for_user
 
-STATE = "state"  # the folder of boardlet.store
+STATE = ("state", "keys")  # the folders of boardlet.store
 MAIN = "main.py"
 Chip = Annotated[bool, typer.Option("--chip", help="The whole flash of an Espressif chip, by esptool.")]
 
@@ -107,7 +107,7 @@ def _remove(device: Device) -> int:
     ours = [
         n
         for n in device.walk()
-        if n in (CONFIG, MAIN) or (n.split("/")[0] in (*FOLDERS, CLAIM_FOLDER, STATE) and "/" in n)
+        if n in (CONFIG, MAIN) or (n.split("/")[0] in (*FOLDERS, CLAIM_FOLDER, *STATE) and "/" in n)
     ]
     for name in sorted(ours, key=lambda name: name != MAIN):  # main.py first: half an agent is not started
         device.remove(name)

@@ -25,7 +25,7 @@ from boardlet_cli.identity import Identity, checked_id
 from boardlet_cli.order import FlashFailed, Order
 
 CONFIG: Final = "config.json"
-FOLDERS: Final = ("boardlet", "boardlet_wire", "drivers", "umqtt")
+FOLDERS: Final = ("boardlet", "boardlet_wire", "drivers", "rotation", "umqtt")
 CLAIM_FOLDER: Final = "enrol"  # never frozen: a board has it until it has an identity
 SPARE_BYTES: Final = 16 * 1024  # for what the agent keeps: model, desired, crash, two copies each
 VERSION: Final = re.findall(r'__version__ = "(.+)"', (FIRMWARE / "boardlet/__init__.py").read_text())[0]

@@ -76,8 +76,10 @@ def _key_number(order: Order, found: Mapping[str, Any]) -> int:
     credential = found["spec"].get("credential") or {}
     wanted, revoked = int(credential.get("keyNumber", 1)), int(credential.get("revokedKeyNumber", 0))
     proven = int((found.get("status") or {}).get("board", {}).get("keyNumber", 0))
-    for number in (proven, wanted):
-        if number > max(revoked, order.root_keys[-1].first - 1):
+    # A number above the first that is not revoked it gets over the air, once it is there.
+    floor = max(revoked, order.root_keys[-1].first - 1)
+    for number in (proven, min(wanted, floor + 1)):
+        if number > floor:
             return number
     if max(proven, wanted) > revoked:
         raise FlashFailed(

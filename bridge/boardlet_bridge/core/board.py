@@ -35,6 +35,7 @@ from boardlet_bridge.core.file import read_want
 from boardlet_bridge.core.key_number import follow
 from boardlet_bridge.core.notice import notices, recall
 from boardlet_bridge.core.report import model_changed, read_report
+from boardlet_bridge.core.rotation import offer
 from boardlet_bridge.core.session import broker_down, broker_up, read_session, tick
 from boardlet_bridge.core.state import Board, Identity, Limits, Link
 from boardlet_bridge.core.verdict import conditions
@@ -67,6 +68,9 @@ def step(board: Board, event: Event, now: float) -> list[Effect]:
         effects = _dispatch(board, event, now)
     except MalformedError as error:
         effects = [Refused("malformed", str(error))]
+    if not board.only_sensed:
+        # Before a question that goes out with it: once that is answered, a board may sleep.
+        effects = offer(board, now) + effects
     _suspect(board, effects, now)
     return effects + _show(board, now, values is not None and values != board.reported)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Status = Literal["True", "False", "Unknown"]
-Type = Literal["Ready", "Connected", "Synced", "Healthy", "Restored", "MessagesRefused", "Accepted"]
+Type = Literal["Ready", "Connected", "Synced", "Healthy", "Restored", "MessagesRefused", "Rotating", "Accepted"]
 Connection = Literal[
     "Answered",
     "Asking",

@@ -233,7 +233,9 @@ def key_for(board: Mapping[str, Any], board_id: str, spoken: int, lowest: int = 
     revoked = int(credential.get("revokedKeyNumber") or 0)
     said = ((board.get("status") or {}).get("board") or {}).get("keyNumber")
     proven = max(spoken, said if type(said) is int else 0)
-    used = max(revoked, proven, lowest - 1)
+    # One above the first that is not revoked is under way to the board that there is, over the air.
+    under_way = wanted if wanted > max(revoked, lowest - 1) + 1 else 0
+    used = max(revoked, proven, lowest - 1, under_way)
     if wanted > used:
         return Key(wanted)
     why = f"Board {name} has spoken under its key {wanted}, or it is revoked, and a key is given once: to put another "

@@ -165,6 +165,9 @@ class Board:
 
     # Keys
     proven_key: int = 0  # the highest number that the board has spoken under
+    offered_in: bytes = b""  # the session in which the next key was sent last
+    offers: int = 0  # how often in that session
+    offer_again: float = 0.0
 
     # Desired
     desired: Desired | None = None
@@ -233,7 +236,7 @@ class Board:
 
     @property
     def wanted_key(self) -> int:
-        """The number of the key that the board is flashed with, by its object."""
+        """The number of the key that the board is to hold, by its object."""
         return int((self.spec.get("credential") or {}).get("keyNumber") or 1)
 
     @property
@@ -262,8 +265,12 @@ class Board:
 
     @property
     def key_number(self) -> int:
-        """The number of the key in use: what the board has proven, else what the object says; 0: both are revoked."""
-        return next((n for n in (self.proven_key, self.wanted_key) if n > self.revoked_key), 0)
+        """The number of the key in use: what the board has proven, else what it was flashed with; 0: it is revoked.
+
+        Flashed it is with the first number that is not revoked; what the object wants above that it gets over the air.
+        """
+        flashed = min(self.wanted_key, self.revoked_key + 1)
+        return next((n for n in (self.proven_key, flashed) if n > self.revoked_key), 0)
 
     @property
     def heartbeat_s(self) -> int:

@@ -8,6 +8,7 @@ from boardlet_wire.names import Health
 
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, Obstacle, Reason, Status, Type, summary
 from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, REVOKED, SUSPICIONS
+from boardlet_bridge.core.rotation import under_way
 from boardlet_bridge.core.state import Board, Link, PropertyError
 from boardlet_bridge.core.value import written
 
@@ -24,6 +25,8 @@ def conditions(board: Board) -> tuple[Condition, ...]:
         decided.append(_condition(board, "Restored", TRUE, "OlderThanBoard", _restored_message(board)))
     if board.suspicion:
         decided.append(_condition(board, "MessagesRefused", TRUE, board.suspicion, SUSPICIONS[board.suspicion]))
+    if number := under_way(board):
+        decided.append(_condition(board, "Rotating", TRUE, "Pending", _rotating_message(board, number)))
     return tuple(decided)
 
 
@@ -45,12 +48,20 @@ def _connected(board: Board) -> Condition:
         status, message = TRUE, f"the board sleeps between its turns; it is late after {board.sleep.allowed_s} s"
     if board.link is Link.REVOKED:
         message = _revoked_message(board)
-    elif board.present and board.keys.number < board.ring.first:
+    elif board.present and board.keys.number < board.ring.first and under_way(board) < board.ring.first:
         message += (
             f". Its key, number {board.keys.number}, follows from a root key that is being replaced: give it number "
             f"{board.ring.first} (docs/operations.md, Root key)"
         )
     return _condition(board, "Connected", status, board.link.reason, message + detail)
+
+
+def _rotating_message(board: Board, number: int) -> str:
+    return (
+        f"the board is given key number {number} over the air once it is there; number {board.key_number}, which it "
+        "has, stays valid until it speaks under the new one. If it answers and this stays, its agent has no rotation: "
+        "flash it"
+    )
 
 
 def _revoked_message(board: Board) -> str:

@@ -25,10 +25,10 @@ def _board(spec: Spec, old: Spec | None) -> Iterator[str]:
     settings, key = spec["settings"], spec["credential"]
     if settings.get("maxOfflineSeconds", settings.get("sleepSeconds", 0)) < settings.get("sleepSeconds", 0):
         yield "spec.settings.maxOfflineSeconds: must be at least sleepSeconds"
-    if key["revokedKeyNumber"] < key["keyNumber"] - 1:
+    if key["revokedKeyNumber"] < key["keyNumber"] - 1 and key.get("rotation") != "OverTheAir":
         yield (
             "spec.credential.revokedKeyNumber: must be at least keyNumber - 1; a key is changed by revoking it and "
-            "flashing the board"
+            "flashing the board, or with rotation OverTheAir"
         )
     if old is None:
         return
