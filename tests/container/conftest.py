@@ -102,7 +102,7 @@ def context(engine: Engine, base: str) -> Iterator[Context]:
     """What an image is built from."""
     folder = ROOT / "build" / f"context-{uuid.uuid4().hex[:8]}"
     try:
-        for part in ("bridge", "crds", "firmware/boardlet_wire"):
+        for part in ("bridge", "crds", "firmware/boardlet_wire", "tools/fleet"):
             copytree(ROOT / part, folder / part, ignore=lambda _, names: {"__pycache__", "chart"} & set(names))
         _wheels(folder / "wheels")
         yield Context(engine, folder)

@@ -109,6 +109,13 @@ def test_the_image_can_serve_a_folder(engine: Any, image: str) -> None:
     assert engine.run("run", "--rm", "--read-only", *python, image, "-c", code).stdout == "Board BoardModel\n"
 
 
+def test_the_image_can_run_helm_test(engine: Any, image: str) -> None:
+    """The simulated board of `helm test` is in it, with all that it imports."""
+    python = ("--entrypoint", "/opt/boardlet/bin/python")
+    done = engine.run("run", "--rm", "--read-only", *python, image, "-m", "fleet.trial", "--help")
+    assert "--broker" in done.stdout
+
+
 def test_hadolint_has_nothing_to_say() -> None:
     """The Containerfile is clean to hadolint, but for what it says itself that it ignores."""
     hadolint = Path(sys.executable).with_name("hadolint")

@@ -45,8 +45,8 @@ Said = tuple[str, bytes]  # letter, sealed payload
 class Board:
     """The board `board_id` with its 32-byte key; `models` is shared by boards that fetched one already."""
 
-    def __init__(self, board_id: str, key: bytes, models: dict[bytes, bytes]) -> None:
-        self.id = board_id
+    def __init__(self, board_id: str, key: bytes, models: dict[bytes, bytes], key_number: int = 1) -> None:
+        self.id, self.key_number = board_id, key_number
         self.password = seal.half_key(key, seal.PASSWORD).hex()[:32]
         self._down, self._up = seal.half_key(key, seal.DOWN), seal.half_key(key, seal.UP)
         self._models = models
@@ -74,7 +74,7 @@ class Board:
             SessionKey.VERSION: 1,
             SessionKey.STATE: int(state),
             SessionKey.EPOCH: self.epoch,
-            SessionKey.KEY_NUMBER: 1,
+            SessionKey.KEY_NUMBER: self.key_number,
         }
         if state is SessionState.HERE:
             body |= {SessionKey.BOOT_COUNT: self.boots, SessionKey.AGENT: AGENT, SessionKey.PORT: "fleet"}

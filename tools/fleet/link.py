@@ -30,10 +30,13 @@ class Counts:
 
 
 class Link(asyncio.Protocol):
-    """Keeps `board` connected to the broker at `port` for as long as it is on."""
+    """Keeps `board` connected to the broker at `host` and `port` for as long as it is on."""
 
-    def __init__(self, board: Board, port: int, counts: Counts) -> None:
-        self.board, self.port, self.counts = board, port, counts
+    def __init__(self, board: Board, port: int, counts: Counts, host: str = "127.0.0.1") -> None:
+        self.board, self.host, self.port, self.counts = board, host, port, counts
+        self.longest_pause_s = LONGEST_PAUSE_S
+        self.why = "it did not answer"
+        """Why the last attempt to connect failed."""
         self.on = False
         self.up = False
         self.failures = 0
@@ -53,13 +56,14 @@ class Link(asyncio.Protocol):
         self.on = True
         self.board.begin()
         try:
-            await self._loop.create_connection(lambda: self, "127.0.0.1", self.port)
-        except OSError:
+            await self._loop.create_connection(lambda: self, self.host, self.port)
+        except OSError as error:
+            self.why = str(error)
             self._again()
 
     def _again(self) -> None:
         self.failures += 1
-        pause = random.uniform(0, min(LONGEST_PAUSE_S, 2.0 ** min(self.failures, 6)))
+        pause = random.uniform(0, min(self.longest_pause_s, 2.0 ** min(self.failures, 6)))
         self._loop.call_later(pause, self._retry)
 
     def _retry(self) -> None:
@@ -116,6 +120,7 @@ class Link(asyncio.Protocol):
     # What the board does
     def _connack(self, code: int) -> None:
         if code:
+            self.why = f"it refuses this login (CONNACK {code})"
             self._close()
             return
         self.up, self.failures = True, 0
