@@ -6,7 +6,14 @@ import pytest
 from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.state import Limits
 from boardlet_wire import seal
-from peer import model, ready
+from peer import GREENHOUSE, model, ready
+
+GROWN = {
+    "properties": [
+        *GREENHOUSE["properties"],
+        {"name": "lamp", "index": 4, "type": "Boolean", "access": "ReadWrite", "default": True},
+    ]
+}
 
 
 class TestPowerCut:
@@ -109,6 +116,46 @@ class TestModel:
         world.wait(2)
         assert "reported" not in world.status
         assert world.condition("Synced") == ("False", "Pending")
+
+    def test_a_switch_of_the_model_is_no_outage(self) -> None:
+        """The session that a board ends to become another model is no `Gone`, and all of the switch is one write."""
+        world = ready()
+        world.happened()
+        before = world.writes
+        world.send(ModelSeen(model(GROWN)))
+        world.wait(0.1)
+        world.side.apply(world.last("d").payload)
+        world.send(world.side.gone())
+        world.wait(2)
+        world.join()
+        world.wait(20)
+        assert world.condition("Ready") == ("True", "Synced")
+        assert world.status["reported"]["lamp"] is True
+        assert world.status["model"] == {"name": "greenhouse", "digest": model(GROWN).digest.hex()}
+        assert world.status["session"] == {"epoch": world.side.epoch.hex()}
+        assert world.happened() == []
+        assert world.writes - before == 1
+
+    def test_a_board_that_does_not_come_back_from_its_switch(self) -> None:
+        """A board that is sent another model and dies of it is `Gone` three seconds later, and told as such."""
+        world = ready()
+        world.happened()
+        world.send(ModelSeen(model(GROWN)))
+        world.wait(20)
+        world.send(world.side.gone())
+        world.wait(2.9)
+        assert world.condition("Connected") == ("True", "Answered")
+        world.wait(0.2)
+        assert world.condition("Connected") == ("False", "Gone")
+        assert world.happened() == ["Disconnected"]
+
+    def test_a_board_that_cannot_fetch_its_model_has_no_excuse(self) -> None:
+        """Half a minute after a model was sent, the end of a session under the old one is an end like any other."""
+        world = ready()
+        world.send(ModelSeen(model(GROWN)))
+        world.wait(31)
+        world.send(world.side.gone())
+        assert world.condition("Connected") == ("False", "Gone")
 
     def test_too_large_for_the_board(self) -> None:
         """A desired beyond the board's receive limit is refused on the object, and not sent."""

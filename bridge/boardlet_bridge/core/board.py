@@ -194,7 +194,8 @@ def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
 def _passing(board: Board, decided: tuple[Condition, ...]) -> float:
     # Until when this may settle by itself and cost no write of its own.
     until = 0.0
-    if any(c.type == "Synced" and c.reason in PASSING for c in decided):
+    switching = board.link is Link.GONE and board.switching
+    if switching or any(c.type == "Synced" and c.reason in PASSING for c in decided):
         until = board.hold_until
     others = [c for c in decided if c.type != "Connected"]
     answered = board.live and others == [c for c in board.shown if c.type != "Connected"]

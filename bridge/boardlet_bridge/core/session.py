@@ -170,6 +170,9 @@ def read_session(board: Board, payload: bytes, now: float) -> list[Effect]:
     board.epoch = epoch
     board.nonce = b""
     board.link, board.link_detail = Link.GONE, ""
+    board.switching = board.switches(now)
+    if board.switching:
+        board.hold_until = now + board.limits.switch_s
     return []
 
 
@@ -202,6 +205,7 @@ def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect
     if board.sleep is not None and board.sleep.epoch == epoch:
         return [Refused("duplicate", "the birth of a session that has ended in sleep")]
     birth, applied, refused = read_birth(fields)
+    board.unshown |= board.birth not in (None, birth)
     board.birth, board.untold = birth, True
     if applied:
         board.highest_revision = max(board.highest_revision, applied.revision)

@@ -27,6 +27,7 @@ ASSUMED_RECEIVE_LIMIT: Final = 512
 # A board that sleeps may miss one turn, and a radio needs a minute to join its network, before it counts as overdue.
 MISSED_TURNS: Final = 2
 JOINING_S: Final = 60
+FETCHING_S: Final = 30.0  # then a board gives up fetching a model (PROTOCOL.md section 6)
 
 
 class Link(Enum):
@@ -74,6 +75,8 @@ class Limits:
     """After the burst, one edit of a board in this time."""
     awake_s: float = AWAKE_S
     """A sleeping board's turn takes at most this long; that it was awake meanwhile costs no status write."""
+    switch_s: float = 3.0
+    """A board that becomes another model ends its session and begins one: if within this time, that is no news."""
     flapping_ends: int = 5
     """A board whose connection ended so often within flapping_s is told to flap, once, instead of each time."""
     flapping_s: float = 600.0
@@ -202,6 +205,7 @@ class Board:
     proof_by: float = inf  # until when the next answer is owed, inf while none is
     armed: float = 0.0  # the time of the Wake that will look at the deadline
     next_sequence: int = 0
+    switching: bool = False  # whether its session has ended on the way to another model
     sleep: Sleep | None = None  # until the next session begins
     awake_until: float = 0.0  # of a board that has woken from its sleep
 
@@ -311,6 +315,12 @@ class Board:
     def confirmed(self) -> bool:
         """Whether the board, in its present session, has said that it runs exactly what is asked."""
         return self.present and self.desired is not None and self.desired.identity.same(self.applied)
+
+    def switches(self, now: float) -> bool:
+        """Whether the board was sent another model, and may end its session to become it."""
+        if self.desired is None or self.birth is None or self.birth.model_digest == self.desired.model.digest:
+            return False
+        return bool(self.mailed_at) and now < self.mailed_at + FETCHING_S
 
     @property
     def receive_limit(self) -> int:
