@@ -265,6 +265,10 @@ class World:
         """Of the bridge's latest question."""
         return bytes(self.side.open("c", self.last("c").payload)[0])
 
+    def operation(self) -> int:
+        """What the bridge's latest question asks for."""
+        return int(self.side.open("c", self.last("c").payload)[1])
+
     def last(self, letter: str) -> Publish:
         return [p for p in self.published if p.letter == letter][-1]
 

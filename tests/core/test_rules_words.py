@@ -93,6 +93,34 @@ class TestErrors:
         assert world.condition("Ready") == ("True", "Synced")
         assert "errors" not in world.status
 
+    @pytest.mark.parametrize("said", [{-3: {1: 8}}, {-8: 2}], ids=["handler", "timer"])
+    def test_what_an_app_raised_is_asked_for(self, said: dict[int, object]) -> None:
+        """A handler or a timer that raises while the board runs: its traceback is in the status within ten seconds."""
+        world = ready()
+        asked = world.count("c")
+        world.send(world.side.report(said))
+        world.wait(9)
+        assert world.count("c") == asked, "its session has only just been asked for"
+        world.wait(2)
+        assert (world.count("c"), world.operation()) == (asked + 1, 1)
+        world.send(world.side.here(_16="Traceback:\n  File app.py\nValueError: no"))
+        world.answer()
+        assert world.status["board"]["lastCrash"].endswith("ValueError: no")
+        world.wait(30)
+        assert world.count("c") == asked + 1
+
+    def test_a_board_that_knows_no_traceback_is_asked_once(self) -> None:
+        """An implementation that keeps none is not asked for it again and again."""
+        world = ready()
+        world.wait(20)
+        asked = world.count("c")
+        world.send(world.side.report({-3: {1: 8}}))
+        world.send(world.side.here())
+        world.send(world.side.full(world.nonce(), _3={1: 8}))
+        world.wait(50)
+        assert world.count("c") == asked + 1
+        assert world.condition("Synced") == ("False", "PropertyErrors")
+
     def test_broken_reports(self) -> None:
         """Wrong types and unknown indexes are errors of those properties alone."""
         world = ready()

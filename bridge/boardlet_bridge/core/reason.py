@@ -46,7 +46,10 @@ PROPERTY_REASONS: Final[dict[int, tuple[Fault, str]]] = {
     PropertyCode.TOO_LONG: ("TooLong", "the board refuses the value: it is longer than maxLength"),
     PropertyCode.DRIVER_FAILED: ("DriverFailed", "the driver could not set or read it: check pins and wiring"),
     PropertyCode.NO_HANDLER: ("NoHandler", "the model names no driver for it, and no app.py handles it"),
-    PropertyCode.HANDLER_FAILED: ("HandlerFailed", "the handler in the board's app.py raised an exception"),
+    PropertyCode.HANDLER_FAILED: (
+        "HandlerFailed",
+        "the handler in the board's app.py raised an exception: see status.board.lastCrash",
+    ),
     PropertyCode.NOT_RUNNING: ("NotRunning", "drivers and app are not running: the board is in safe mode"),
 }
 

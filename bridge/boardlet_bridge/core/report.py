@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from boardlet_wire.names import REPORTED, Operation, ReportKey
+from boardlet_wire.names import REPORTED, Health, Operation, PropertyCode, ReportKey
 
 from boardlet_bridge.core import dropped
 from boardlet_bridge.core.codec import Fields, MalformedError, check_revision
 from boardlet_bridge.core.desired import identity_of, reconcile
 from boardlet_bridge.core.event import Effect, Refused
 from boardlet_bridge.core.model import Model
-from boardlet_bridge.core.session import ask, ask_once, heard, introduce, refusal_of
+from boardlet_bridge.core.session import ask, ask_for_traceback, ask_once, heard, introduce, refusal_of
 from boardlet_bridge.core.state import Board, Identity, Link, PropertyError
 from boardlet_bridge.core.value import ValueRefused
 
@@ -91,8 +91,17 @@ def read_report(board: Board, payload: bytes, now: float) -> list[Effect]:
     dropped_more = _take(board, report)
     if board.strange:
         board.only_sensed = False
+    effects = [] if board.only_sensed else reconcile(board, now)
+    if not board.only_sensed and _app_raised(board, report):
+        effects += ask_for_traceback(board, now)
     # Afterwards, because a confirmed heartbeat counts from this report on.
-    return [*dropped_more, *([] if board.only_sensed else reconcile(board, now)), *heard(board, now)]
+    return [*dropped_more, *effects, *heard(board, now)]
+
+
+def _app_raised(board: Board, report: Report) -> bool:
+    # Errors and health are told when they change; an edit may fail in another way than the one before it.
+    failing = report.errors if not report.names_applied else board.board_errors
+    return PropertyCode.HANDLER_FAILED in failing.values() or report.health == Health.APP_FAILED
 
 
 def _only_senses(board: Board, report: Report) -> bool:
@@ -112,8 +121,11 @@ def _answered(board: Board, report: Report, now: float) -> list[Effect]:
     board.link, board.link_detail = Link.LIVE, ""
     board.reported, board.board_errors, board.strange = {}, {}, {}
     board.answered_at, board.proof_by = now, inf
-    dropped_more = _take(board, report)
-    return [*dropped_more, *reconcile(board, now), *heard(board, now)]
+    effects = [*_take(board, report), *reconcile(board, now)]
+    untold = board.birth is None or "lastCrash" not in board.birth.fields
+    if untold and not board.introducing and _app_raised(board, report):
+        effects += ask_for_traceback(board, now)
+    return [*effects, *heard(board, now)]
 
 
 def _take(board: Board, report: Report) -> list[Effect]:

@@ -102,6 +102,13 @@ def introduce(board: Board, now: float) -> list[Effect]:
     return ask(board, now, Operation.INTRODUCE)
 
 
+def ask_for_traceback(board: Board, now: float) -> list[Effect]:
+    """Have the board say again who it is, soon: what its app.py raised stands in its session and nowhere else."""
+    due = board.introduced_at + board.limits.ask_again_s
+    board.traceback_due = now < due
+    return [Wake(due)] if board.traceback_due else introduce(board, now)
+
+
 def broker_up(board: Board, now: float) -> list[Effect]:
     """The broker is there and has told all that it retains: put the question to the board, start its deadline."""
     board.broker_up = board.mailbox_known = True
@@ -214,7 +221,7 @@ def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect
         return reconcile(board, now)
     if board.asleep:
         board.awake_until = now + board.limits.awake_s
-    board.sleep = None
+    board.sleep, board.traceback_due = None, False
     board.epoch = epoch
     board.link = Link.ASKING if board.broker_up else Link.WAITING
     board.link_detail = ""
@@ -286,6 +293,8 @@ def tick(board: Board, now: float) -> list[Effect]:
             effects += arm(board, now)
             if board.nonce and now >= board.asked_at + board.limits.ask_again_s:
                 effects += ask(board, now, Operation.REPORT if board.epoch else Operation.INTRODUCE)
+            elif board.live and board.traceback_due:
+                effects += ask_for_traceback(board, now)
             elif board.live and now >= _doubt(board):
                 # It may run with a longer heartbeat than was known when it spoke: it is asked before it is silent.
                 effects += ask_once(board, now)

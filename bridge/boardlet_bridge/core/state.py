@@ -200,6 +200,7 @@ class Board:
     asked_at: float = 0.0
     introducing: bool = False
     introduced_at: float = -1e9
+    traceback_due: bool = False  # whether the board is to say what its app.py raised
     deadline: float = 0.0
     answered_at: float = 0.0  # when a question of ours was last answered
     proof_by: float = inf  # until when the next answer is owed, inf while none is
