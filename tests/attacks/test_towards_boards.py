@@ -73,6 +73,7 @@ def test_a_replayed_desired_takes_no_board_back(arena: Arena, victim: Greenhouse
         sessions = len(arena.liar.all(victim.board_id, topic(victim.board_id, "s"), up=True))
         victim.board.start()
         arena.until(lambda: len(arena.liar.all(victim.board_id, topic(victim.board_id, "s"), up=True)) > sessions)
+        assert arena.dropped(victim)[STALE] == 0
         arena.liar.tell(victim.board_id, name, on, retain=True)
         assert arena.dropped(victim)[STALE] == 1
         assert victim.board.pin(LED) == 0

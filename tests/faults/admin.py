@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -15,6 +16,8 @@ from boardlet_bridge.kube.connection import from_file
 
 GROUP = "/apis/boardlet.dev/v1alpha1"
 ANSWER_S = 10.0
+AGAIN_S = 0.2
+TOO_MANY_REQUESTS = 429
 
 
 class Away(Exception):
@@ -81,6 +84,19 @@ class Admin:
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, content: str = "application/json"
     ) -> dict[str, Any]:
+        # Until a restored etcd has been read, the API server answers 429: come again, as every client of it does.
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            status, said = self._once(method, path, body, content)
+            if status < 300:
+                return said
+            if status != TOO_MANY_REQUESTS or time.monotonic() > deadline:
+                raise Refused(f"{status}: {said.get('message')}")
+            time.sleep(AGAIN_S)
+
+    def _once(
+        self, method: str, path: str, body: Mapping[str, Any] | None, content: str
+    ) -> tuple[int, dict[str, Any]]:
         if self._connection is None:
             self._connection = self._open()
         try:
@@ -91,9 +107,7 @@ class Admin:
         except (OSError, HTTPException, ValueError) as error:
             self.close()
             raise Away(repr(error)) from error
-        if answer.status >= 300:
-            raise Refused(f"{answer.status}: {said.get('message')}")
-        return said
+        return answer.status, said
 
     def __enter__(self) -> Admin:
         return self
