@@ -32,7 +32,10 @@ def boardlet(folder: Path, *words: str, **env: str) -> subprocess.CompletedProce
 
 
 def test_the_life_of_a_board(shop: Shop, make_chip: MakeChip, own: Path) -> None:
-    """A board that was flashed is well by `info`; backup has its files; erased it is a blank one, and info says so."""
+    """A board that was flashed is well by `info`; backup has its files; erased it is a blank one, and info says so.
+
+    Restored from its backup it is well again.
+    """
     chip = make_chip("esp32s3", own_usb=True)
     made = shop.flash("--image", str(own / "esp32s3.bin"))
     assert made.returncode == 0, made.stdout + made.stderr
@@ -66,11 +69,17 @@ def test_the_life_of_a_board(shop: Shop, make_chip: MakeChip, own: Path) -> None
     blank = shop.run("info", "--site", shop.file)
     assert blank.returncode == 1
     assert "it has no identity" in blank.stdout
+    back = shop.run("restore", str(own / "saved.tar"), str(chip.port), "--yes")
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert key not in back.stdout
+    well = shop.run("info", "--site", shop.file)
+    assert well.returncode == 0, well.stdout + well.stderr
 
 
 def test_the_whole_flash(shop: Shop, make_chip: MakeChip, own: Path) -> None:
     """A chip without MicroPython is read whole, for its owner only, and erased whole."""
     chip = make_chip("esp32c3")
+    del chip.flash[1 << 20 :]
     chip.flash[4096:8192] = b"x" * 4096
     before = bytes(chip.flash)
     read = shop.run("backup", str(chip.port), "-o", str(own / "whole.bin"))

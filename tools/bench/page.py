@@ -113,9 +113,7 @@ def goals(figures: dict[str, Any]) -> list[Goal]:
     if "steady" in phases:
         steady = phases["steady"]
         found.append(("edit-to-status p99 under load", steady["edit_to_status_ms"]["p99"], 250, "ms"))
-        found.append(
-            ("writes a second under load", steady["bridge_writes_per_s"], figures["budget_writes_per_s"], "")
-        )
+        found.append(("writes a second under load", steady["bridge_writes_per_s"], figures["budget_writes_per_s"], ""))
         found.append(("one property's change on the wire", steady["wire_bytes"]["change_of_one"], 42, "B"))
         found.append(("a desired of five on the wire", steady["wire_bytes"]["desired_of_five"], 90, "B"))
     if "flood" in phases:

@@ -11,7 +11,8 @@ import os
 import sys
 import tarfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -42,15 +43,16 @@ def backup(
         device = None if chip else firmware.prompt(stack, place)
         if device is not None:
             path = output or Path(f"{_name(device)}-{time.strftime('%Y%m%d-%H%M%S')}.tar")
-            count = _files(device, path, report)
+            with _whole(path):
+                count = _files(device, path, report)
             report.done({}, f"{path}: {count} files, readable by you only; it holds the board's key")
             return
         found = esp.identify(place.path)
         path = output or Path(f"{found.mac.replace(':', '')}-{time.strftime('%Y%m%d-%H%M%S')}.bin")
         report.step(f"reading {found.flash_bytes >> 20} MiB of the {found.chip}")
-        _private(path)
-        esp.read(place.path, found.flash_bytes, path, lambda percent: report.progress(percent / 100))
-        report.done({}, f"{path}: the whole flash; `python -m esptool write-flash 0 {path}` puts it back")
+        with _whole(path):
+            esp.read(place.path, found.flash_bytes, path, lambda percent: report.progress(percent / 100))
+        report.done({}, f"{path}: the whole flash; `boardlet restore {path} {place.path}` puts it back")
 
 
 def erase(
@@ -83,7 +85,6 @@ def _name(device: Device) -> str:
 def _files(device: Device, path: Path, report: Report) -> int:
     names = device.walk()
     report.step(f"reading {len(names)} files")
-    _private(path)
     with tarfile.open(path, "w") as tar:
         for number, name in enumerate(names, 1):
             content = device.read(name)
@@ -96,20 +97,29 @@ def _files(device: Device, path: Path, report: Report) -> int:
     return len(names)
 
 
-def _private(path: Path) -> None:
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    # Readable by its owner only; what was interrupted is no backup, and not in the way of the same command again.
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise ChipError(f"cannot write {path}: {error}: name another file with --output") from error
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def ours(path: str) -> bool:
+    """Whether a board's file is Boardlet's, and goes with it."""
+    folder, _, name = path.partition("/")
+    return path in (CONFIG, MAIN) or (folder in (*FOLDERS, CLAIM_FOLDER, *STATE) and bool(name))
 
 
 def _remove(device: Device) -> int:
-    ours = [
-        n
-        for n in device.walk()
-        if n in (CONFIG, MAIN) or (n.split("/")[0] in (*FOLDERS, CLAIM_FOLDER, *STATE) and "/" in n)
-    ]
-    for name in sorted(ours, key=lambda name: name != MAIN):  # main.py first: half an agent is not started
+    gone = [name for name in device.walk() if ours(name)]
+    for name in sorted(gone, key=lambda name: name != MAIN):  # main.py first: half an agent is not started
         device.remove(name)
     device.forget_identity()
-    return len(ours)
+    return len(gone)

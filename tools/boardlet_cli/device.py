@@ -143,14 +143,17 @@ class Device:
         return self._run(onboard.HASH.format(path=path)).strip()
 
     def read(self, path: str) -> bytes | None:
-        """A file of the board, None where there is none."""
-        if not self.sha256(path):
+        """A file of the board, None where there is none; raises DeviceError if it is not what the board hashed."""
+        digest = self.sha256(path)
+        if not digest:
             return None
         content = b""
         self._run(f"f = open({path!r}, 'rb')")
         while part := self._value(f"print(f.read({READ_BYTES}))"):
             content += part
         self._run("f.close()")
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise DeviceError(f"{path} came damaged from {self.port}: try another cable or port")
         return content
 
     def put(self, path: str, content: bytes, progress: Callable[[int], None] = lambda n: None) -> None:

@@ -154,17 +154,21 @@ def install(seen: Seen, image: ImageFile, erase: bool, stack: ExitStack, report:
 
 
 def _write_esp(seen: Seen, kind: Kind, image: ImageFile, erase: bool, report: Report) -> None:
-    runs = esp.write(
-        seen.port.path,
-        kind,
-        image.path,
-        erase,
-        lambda percent: report.progress(percent / 100),
-        lambda why, how: report.note(f"{why.rstrip('.')}: trying again {how}"),
-    )
+    told = retries(report)
+    runs = esp.write(seen.port.path, kind, image.path, erase, lambda done: report.progress(done / 100), told)
+    start_after(seen.port, runs, report)
+
+
+def retries(report: Report) -> Callable[[str, str], None]:
+    """Tells why an attempt failed, and how the next one goes."""
+    return lambda why, how: report.note(f"{why.rstrip('.')}: trying again {how}")
+
+
+def start_after(port: Port, runs: bool, report: Report) -> None:
+    """Start a chip that was written, where no line of its port has done so; raises ChipError."""
     if not runs:
-        esp.start(seen.port.path)
-        report.note(f"{seen.port.path} has no line to reset the chip: press RESET if it does not start by itself")
+        esp.start(port.path)
+        report.note(f"{port.path} has no line to reset the chip: press RESET if it does not start by itself")
 
 
 def _attach(stack: ExitStack, before: list[Port], old: Port, note: Callable[[str], None]) -> Device:

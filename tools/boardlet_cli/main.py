@@ -22,6 +22,7 @@ from boardlet_cli import (
     images_command,
     info,
     objects_command,
+    restore,
     set_command,
     site_command,
 )
@@ -120,6 +121,7 @@ app.command(
     short_help="Read a board into a file.",
     epilog="Examples:\n\n\b\n  boardlet backup /dev/ttyUSB0\n  boardlet backup /dev/ttyUSB0 --chip -o whole.bin",
 )(backup.backup)
+app.command("restore", short_help=restore.SHORT, epilog=restore.EXAMPLES)(restore.restore)
 app.command(
     "erase",
     short_help="Take agent and identity off a board, or erase it whole.",

@@ -106,18 +106,36 @@ def write(port: str, kind: Kind, path: Path, erase: bool, percent: Percent, retr
 
     `retry` is told why an attempt failed and how the next one goes. Raises ChipError after the last.
     """
-    arguments = ["write-flash", *(["--erase-all"] if erase else [])]
-    for number, attempt in enumerate(ATTEMPTS, 1):
-        way = [*arguments, *attempt.options]
+    return _write(port, kind.offset, path, ["--erase-all"] if erase else [], ATTEMPTS, kind, percent, retry)
+
+
+def restore(port: str, path: Path, percent: Percent, retry: Callable[[str, str], None]) -> bool:
+    """Write a whole flash that was read, byte for byte, as `write` does; raises ChipError."""
+    attempts = (*ATTEMPTS[:2], Attempt("at 115200 baud, without stub", ROM_BAUD, stub=False))
+    return _write(port, 0, path, [], attempts, None, percent, retry)
+
+
+def _write(
+    port: str,
+    offset: int,
+    path: Path,
+    options: Sequence[str],
+    attempts: Sequence[Attempt],
+    kind: Kind | None,
+    percent: Percent,
+    retry: Callable[[str, str], None],
+) -> bool:
+    for number, attempt in enumerate(attempts, 1):
+        way = ["write-flash", *options, *attempt.options]
         try:
             if not attempt.stub:
                 _leave_stub(port)
                 way = [word for word in way if word != "--erase-all"]  # only the stub can; what is written is erased
-            said = _run(port, [*way, hex(kind.offset), str(path)], WRITE_S, kind, attempt, percent)
+            said = _run(port, [*way, hex(offset), str(path)], WRITE_S, kind, attempt, percent)
         except _Failed as error:
-            if number == len(ATTEMPTS) or any(words in str(error) for words in _HOPELESS):
+            if number == len(attempts) or any(words in str(error) for words in _HOPELESS):
                 raise _told(port, error) from error
-            retry(str(error), ATTEMPTS[number].words)
+            retry(str(error), attempts[number].words)
             continue
         return not any(words in said for words in _NOT_RESET)
     raise AssertionError("the last attempt returns or raises")

@@ -50,15 +50,19 @@ class ImageFile:
 
     def check(self, kind: Kind) -> None:
         """Raises ChipError if it is damaged, for another chip, or too old."""
-        if kind.method == "esptool":
-            self._check_esp(kind)
-        elif kind.method == "uf2":
-            self._check_uf2(kind)
+        self.check_chip(kind)
         if self.version is not None and self.version[:2] < OLDEST:
             have = ".".join(map(str, self.version))
             raise ChipError(
                 f"{self.name} is MicroPython {have}, and 1.25 or newer is needed: get one from {kind.page}", BAD_IMAGE
             )
+
+    def check_chip(self, kind: Kind) -> None:
+        """Raises ChipError if it is damaged, or for another chip; however old."""
+        if kind.method == "esptool":
+            self._check_esp(kind)
+        elif kind.method == "uf2":
+            self._check_uf2(kind)
 
     def _check_esp(self, kind: Kind) -> None:
         if len(self.content) < 24 or self.content[0] != ESP_MAGIC:
