@@ -18,6 +18,7 @@ from boardlet_cli.order import FlashFailed
 from boardlet_cli.sitefile import SiteError, load
 from shop import BOARD_ID, Shop
 from virtualboard.chip import VirtualChip
+from virtualboard.pty import PtyBoard
 
 MakeChip = Callable[..., VirtualChip]
 
@@ -76,6 +77,16 @@ def test_the_life_of_a_board(shop: Shop, make_chip: MakeChip, own: Path) -> None
     assert well.returncode == 0, well.stdout + well.stderr
 
 
+def test_a_board_without_a_cluster(own: Path) -> None:
+    """Where there is no kubectl, info tells all the same what the board says, and what is missing."""
+    with PtyBoard(own / "board") as board:
+        (board.flash / "config.json").write_text('{"id": "k7m2q9xa", "key": "00", "host": "h", "port": 1}')
+        done = boardlet(own, "info", board.port, PATH="/nowhere")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "id         k7m2q9xa" in done.stdout
+    assert "its object cannot be looked at: kubectl: install it" in done.stdout
+
+
 def test_the_whole_flash(shop: Shop, make_chip: MakeChip, own: Path) -> None:
     """A chip without MicroPython is read whole, for its owner only, and erased whole."""
     chip = make_chip("esp32c3")
@@ -102,12 +113,15 @@ def test_many_boards_at_once(shop: Shop, make_chip: MakeChip, own: Path) -> None
     images = {"a1": "esp32.bin", "b2": "esp32s3.bin", "c3": "esp32.bin"}
     lines = [f"{ports[name]},{name},{ids.get(name, '')},{own / images[name]}" for name in ports]
     (own / "boards.csv").write_text("\n".join(["port,name,board_id,image", *lines]) + "\n")
+    dry = shop.run("flash", "--from", str(own / "boards.csv"), "--site", shop.file, "--dry-run")
+    assert "a1: it can be flashed; nothing was changed" in dry.stdout
+    assert "2 of 3 boards can be flashed" in dry.stdout
     done = shop.run("flash", "--from", str(own / "boards.csv"), "--site", shop.file)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "a1: Ready" in done.stdout
     assert "b2: Ready" in done.stdout
     assert "c3: FAILED: esp32.bin is for the chip with the id 0" in done.stdout
-    assert "2 of 3 boards are Ready" in done.stdout
+    assert "2 of 3 boards are Ready; run the same command again for the others: c3" in done.stdout
     assert "\x1b" not in done.stdout, "no colours where there is no terminal"
     for name in ids:
         shop.cluster.run("wait", "--for=condition=Ready", f"board/{name}", "--timeout=30s")
@@ -128,6 +142,7 @@ def test_many_boards_interrupted(shop: Shop, make_chip: MakeChip, own: Path) -> 
     events = [json.loads(line) for line in out.splitlines()]
     assert {event["name"] for event in events} == {"a1"}
     assert events[-1]["event"] == "failed"
+    assert "run the same command again" in err
 
 
 @pytest.mark.parametrize(
@@ -135,7 +150,14 @@ def test_many_boards_interrupted(shop: Shop, make_chip: MakeChip, own: Path) -> 
     [
         ("b.csv", "", "lists no boards"),
         ("b.csv", "port,name\n/dev/a,\n", "board 1: name is missing"),
-        ("b.csv", "port,name,colour\n/dev/a,x,red\n", "colour is not known"),
+        ("b.csv", "port,name,colour\n/dev/a,x,red\n", "'colour' is not known"),
+        ("b.csv", "port,name\n/dev/a,x,y\n", "board 1: has more columns than the first line names"),
+        ("b.csv", "port,name\n/dev/a,--json\n", "name cannot be '--json'"),
+        ("b.csv", "port,name\n/dev/a,x\0\n", r"name cannot be 'x\\x00'"),
+        ("b.csv", 'port,name\n/dev/a,"x\n', "cannot read"),
+        ("b.csv", "port,name\n/dev/null,x\n/dev/../dev/null,y\n", "/dev/null too"),
+        ("b.yaml", "- {port: /dev/a, name: x, board_id: 012345670}\n", "board_id is no text but 2739128"),
+        ("b.yaml", "boards: 7\n", "lists no boards"),
         ("b.csv", "port,name\n/dev/a,x\n/dev/a,y\n", "has the port /dev/a twice"),
         ("b.yaml", "- {port: /dev/a, name: x}\n- {port: /dev/b, name: x}\n", "has the name x twice"),
         ("b.yaml", "[x", "cannot read"),
@@ -147,6 +169,30 @@ def test_lists_that_are_wrong(own: Path, name: str, text: str, words: str) -> No
     (own / name).write_text(text)
     with pytest.raises(FlashFailed, match=words):
         fleet.load(own / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfport,name,model\r\n/dev/a,x,\r\n/dev/b,y,m\r\n,,\r\n",
+        b"Port; Name ;model\n/dev/a; x;\n\n/dev/b;y;m\n",
+        b"name\tmodel\tport\nx\t\t/dev/a\ny\tm\t/dev/b\n",
+    ],
+    ids=["byte order mark", "semicolons", "tabs"],
+)
+def test_lists_of_a_spreadsheet(own: Path, text: bytes) -> None:
+    """However a spreadsheet writes it, the list says the same."""
+    (own / "b.csv").write_bytes(text)
+    wanted = [row.wanted for row in fleet.load(own / "b.csv")]
+    assert wanted == [{"port": "/dev/a", "name": "x"}, {"port": "/dev/b", "name": "y", "model": "m"}]
+
+
+def test_a_list_that_is_not_utf8(own: Path) -> None:
+    """What another encoding wrote is told as that, with how to save it."""
+    for text in ("port,name\n/dev/a,ü\n".encode("latin1"), "port,name\n/dev/a,x\n".encode("utf-16")):
+        (own / "b.csv").write_bytes(text)
+        with pytest.raises(FlashFailed, match="not UTF-8: save it as CSV UTF-8"):
+            fleet.load(own / "b.csv")
 
 
 @pytest.mark.parametrize("said", ["soon", "0", "-1", "inf", "nan"])

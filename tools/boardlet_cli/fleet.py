@@ -7,7 +7,9 @@ lines with its name before them; with --json its events have its name in them.
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from rich.live import Live
 from rich.table import Table
 
 from boardlet_cli.order import FlashFailed
-from boardlet_cli.report import INTERRUPTED
+from boardlet_cli.report import AGAIN, INTERRUPTED
 
 COLUMNS: Final = {"port": None, "name": "--name", "model": "--model", "board_id": "--board-id", "image": "--image"}
 JOBS: Final = 8  # esptool and mpremote take a tenth of a processor each; USB hubs are the limit
@@ -47,18 +49,22 @@ class Row:
 def load(path: Path) -> list[Row]:
     """The boards of a CSV (with a header) or YAML file; raises FlashFailed with the line that is wrong."""
     try:
-        with open(path, newline="") as source:
-            raw = yaml.safe_load(source) if path.suffix in (".yaml", ".yml") else list(csv.DictReader(source))
-    except (OSError, yaml.YAMLError, csv.Error, UnicodeDecodeError) as error:
+        text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet begins it with a byte order mark
+        raw = yaml.safe_load(text) if path.suffix.lower() in (".yaml", ".yml") else _table_of(text)
+    except UnicodeDecodeError as error:
+        raise FlashFailed(f"{path} is not UTF-8: save it as CSV UTF-8") from error
+    except (OSError, yaml.YAMLError, csv.Error) as error:
         raise FlashFailed(f"cannot read {path}: {error}") from error
     if not isinstance(raw, list) or not raw:
         raise FlashFailed(f"{path} lists no boards: a CSV with the columns port,name or a YAML list of such mappings")
     rows = [Row(_wanted(path, number, entry)) for number, entry in enumerate(raw, 1)]
     for column in ("port", "name", "board_id"):
         given = [row.wanted[column] for row in rows if column in row.wanted]
-        twice = sorted({value for value in given if given.count(value) > 1})
+        same = [os.path.realpath(value) if column == "port" and "://" not in value else value for value in given]
+        twice = sorted(value for value, is_ in zip(given, same, strict=True) if same.count(is_) > 1)
         if twice:
-            raise FlashFailed(f"{path} has the {column} {twice[0]} twice")
+            other = f" (as {twice[1]} too)" if twice[1] != twice[0] else ""
+            raise FlashFailed(f"{path} has the {column} {twice[0]} twice{other}")
     return rows
 
 
@@ -72,11 +78,15 @@ def run(rows: Sequence[Row], options: Sequence[str], jobs: int, as_json: bool) -
             fleet.flash(volumes, 1)
             fleet.flash([row for row in rows if row not in volumes], jobs)
     except KeyboardInterrupt:
+        print(f"boardlet: {AGAIN}", file=sys.stderr)
         return INTERRUPTED
-    done = sum(row.code == 0 for row in rows)
+    others = [row.wanted["name"] for row in rows if row.code != 0]
     if not as_json:
-        print(f"{done} of {len(rows)} boards are Ready; run the same command again for the others")
-    return 0 if done == len(rows) else 1
+        again = f"; run the same command again for the others: {', '.join(others)}" if others else ""
+        print(
+            f"{len(rows) - len(others)} of {len(rows)} boards {'can be flashed' if fleet.dry else 'are Ready'}{again}"
+        )
+    return 1 if others else 0
 
 
 class _Fleet:
@@ -84,6 +94,7 @@ class _Fleet:
         self._rows, self._options, self._as_json = rows, options, as_json
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = self._console.is_terminal and not as_json
+        self.dry = "--dry-run" in options
         self._lock = threading.Lock()
         self._ending = False
         self._running: list[subprocess.Popen[str]] = []
@@ -140,20 +151,36 @@ class _Fleet:
 
     def _hear(self, row: Row, event: dict[str, Any]) -> None:
         with self._lock:
-            text = _take(row, event)
+            text = _take(row, event, "it can be flashed; nothing was changed" if self.dry else "Ready")
             if self._as_json:
                 print(json.dumps({"name": row.wanted["name"], **event}), flush=True)
             elif not self._live and text:
                 print(f"{row.wanted['name']}: {text}", flush=True)
 
 
+def _table_of(text: str) -> list[dict[Any, Any]]:
+    # Spreadsheets divide columns as their country does, and leave empty rows at the end.
+    head = text.partition("\n")[0]
+    divider = max(",;\t", key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=divider, skipinitialspace=True, strict=True)
+    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    return [row for row in reader if any(row.values())]
+
+
 def _wanted(path: Path, number: int, entry: Any) -> dict[str, str]:
     if not isinstance(entry, dict):
         raise FlashFailed(f"{path}, board {number}: must be a mapping with port and name")
+    if None in entry:
+        raise FlashFailed(f"{path}, board {number}: has more columns than the first line names")
     unknown = [str(key) for key in entry if key not in COLUMNS]
     if unknown:
-        raise FlashFailed(f"{path}, board {number}: {unknown[0]} is not known; there is {', '.join(COLUMNS)}")
-    wanted = {key: str(value).strip() for key, value in entry.items() if value not in (None, "")}
+        raise FlashFailed(f"{path}, board {number}: {unknown[0]!r} is not known; there is {', '.join(COLUMNS)}")
+    for key, value in entry.items():
+        if value is not None and not isinstance(value, str):  # 01234567 is a number to YAML, and another one
+            raise FlashFailed(f"{path}, board {number}: {key} is no text but {value!r}: put it in quotes")
+        if value and (not value.isprintable() or value.strip().startswith("-")):
+            raise FlashFailed(f"{path}, board {number}: {key} cannot be {value!r}")
+    wanted = {key: value.strip() for key, value in entry.items() if value and value.strip()}
     for needed in ("port", "name"):
         if not wanted.get(needed):
             raise FlashFailed(f"{path}, board {number}: {needed} is missing")
@@ -168,7 +195,7 @@ def _command(row: Row, options: Sequence[str]) -> list[str]:
     return command
 
 
-def _take(row: Row, event: dict[str, Any]) -> str:
+def _take(row: Row, event: dict[str, Any], done: str) -> str:
     # What a person is to read of the event, if anything.
     row.events.append(event)
     kind = event["event"]
@@ -178,7 +205,7 @@ def _take(row: Row, event: dict[str, Any]) -> str:
     elif kind == "failed":
         row.state, text = "failed", f"FAILED: {event['message']}"
     elif kind == "done":
-        row.state = text = "Ready"
+        row.state = text = done
     elif text:
         row.state, row.part = text, 0.0
     return text

@@ -12,6 +12,7 @@ from boardimage import image
 from boardlet_bridge.core.root_key import RootKeyInvalid, RootKeys, serving
 from boardlet_wire.keys import board_key
 from chips import ports
+from provision.missing import Missing
 
 from boardlet_cli import asking, firmware, flash, sitefile
 from boardlet_cli.cluster import Cluster, KubectlFailed
@@ -44,13 +45,12 @@ def info(
         held = _of_board(device, facts, problems) if device and seen.info else {}
     if not held and seen.info is None:
         problems.append(f"it has no MicroPython that can run the agent: boardlet flash {place.path} --name NAME")
-    if held:
-        cluster = of_site(settings, context, namespace)
-        if "claim" in held:
-            _of_claim(cluster, str(held.get("secret", "")), facts, problems)
-        else:
-            keys = keys or _site_keys(settings, cluster, problems)
-            _of_object(cluster, held, keys, facts, problems)
+    cluster = _cluster(settings, context, namespace, problems) if held else None
+    if cluster is not None and "claim" in held:
+        _of_claim(cluster, str(held.get("secret", "")), facts, problems)
+    elif cluster is not None:
+        keys = keys or _site_keys(settings, cluster, problems)
+        _of_object(cluster, held, keys, facts, problems)
     if as_json:
         print(json.dumps({**facts, "problems": problems}))
     else:
@@ -62,6 +62,16 @@ def info(
             print("it is well")
     if problems:
         raise typer.Exit(1)
+
+
+def _cluster(
+    settings: sitefile.SiteFile | None, context: str | None, namespace: str | None, problems: list[str]
+) -> Cluster | None:
+    try:
+        return of_site(settings, context, namespace)
+    except Missing as missing:  # what the board itself says is worth telling all the same
+        problems.append(f"its object cannot be looked at: {missing}")
+        return None
 
 
 def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -131,7 +141,11 @@ def _of_object(
         problems.append(f"its object cannot be looked at: {error}")
         return
     if not found:
-        problems.append(f"no Board has the id {board_id}: boardlet flash {facts['port']} --name NAME creates it")
+        where = f"namespace {cluster.namespace}" if cluster.namespace else "the context's namespace"
+        problems.append(
+            f"no Board in {where} has the id {board_id}: name another with --namespace, or `boardlet flash "
+            f"{facts['port']} --name NAME` creates it"
+        )
     for name in [board["metadata"]["name"] for board in found]:
         # It was interrupted for the look, and comes back.
         cluster.run("wait", "--for=condition=Ready", f"board/{name}", f"--timeout={BACK_S}s", check=False)
