@@ -40,6 +40,7 @@ class Link(MQTTClient):
         self.rx = bytearray(limit + _HEAD)
         self.view = memoryview(self.rx)
         self.sock = self.tx = Tx()
+        self.cfg = cfg
         self.net = None
         self.poller = select.poll()
         self.state = DOWN
@@ -77,7 +78,11 @@ class Link(MQTTClient):
         except Exception:
             net.close()
             raise
-        self.net = net
+        self.net = self.io = net  # what is polled; what is read and written
+        if "tls" in self.cfg:
+            from boardlet import tls  # a board without has no such file
+
+            self.io = tls.wrap(net, self.cfg)
         self.poller.register(net, select.POLLIN)
         self.heard = self.sent = now
         self.deadline = add(now, _ANSWER_MS)
@@ -106,7 +111,7 @@ class Link(MQTTClient):
         if self.net:
             try:
                 self.poller.unregister(self.net)
-                self.net.close()
+                self.io.close()
             except OSError:
                 pass  # it is gone either way
             self.net = None
@@ -149,7 +154,7 @@ class Link(MQTTClient):
     def flush(self, now):
         buf = self.tx.buf
         if buf:
-            n = self.net.write(buf)
+            n = self.io.write(buf)
             if n:
                 self.sent = now
                 self.tx.buf = bytearray(memoryview(buf)[n:]) if n < len(buf) else bytearray()
@@ -192,7 +197,7 @@ class Link(MQTTClient):
 
     def _read(self, n):
         # Up to n more bytes of the packet into rx; False when there are none now.
-        n = self.net.readinto(self.view[self.got : self.got + n])
+        n = self.io.readinto(self.view[self.got : self.got + n])
         if n == 0:
             raise OSError("closed by the broker")
         self.got += n or 0

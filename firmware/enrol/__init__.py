@@ -61,6 +61,8 @@ class Asker:
             "host": cfg["host"],
             "port": cfg.get("port", 1883),
         }
+        if "tls" in cfg:
+            login["tls"] = cfg["tls"]
         self.link = AskLink(login, self.prefix, _LIMIT)
         self.link.on_message = self.received
         self.net = Net(cfg)

@@ -16,6 +16,8 @@ import pytest
 from boardlet_cli import firmware, fleet
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.sitefile import SiteError, load
+from boardlet_cli.tls import Tls
+from controlplane.pki import Authority
 from shop import BOARD_ID, Shop
 from virtualboard.chip import VirtualChip
 from virtualboard.pty import PtyBoard
@@ -237,6 +239,25 @@ def test_a_site_is_typed_once(own: Path) -> None:
     assert kept.returncode == 1
     assert "cannot write root.key" in kept.stderr
     assert (own / "root.key").read_text().strip() == key
+
+
+def test_a_site_whose_broker_speaks_tls(own: Path) -> None:
+    """init names the authority as the site file finds it from there, and takes no file that is none."""
+    (own / "ca.crt").write_bytes(Authority("site").certificate)
+    words = ["site", "init", "--broker", "10.0.0.5", "--broker-name", "broker.example", "--ntp", "10.0.0.1"]
+    alone = boardlet(own, *words)
+    assert alone.returncode == 2
+    assert "is needed for TLS" in alone.stderr
+    (own / "none.crt").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    wrong = boardlet(own, *words, "--broker-ca", "none.crt")
+    assert wrong.returncode == 1
+    assert "none.crt is no authority's certificate" in wrong.stderr
+    assert not (own / "site.yaml").exists()
+    made = boardlet(own, *words, "--broker-ca", "ca.crt")
+    assert made.returncode == 0, made.stdout + made.stderr
+    site = load(own / "site.yaml")
+    assert site.broker_ca_file == "ca.crt"
+    assert site.tls() == Tls((own / "ca.crt").read_bytes(), "broker.example", "10.0.0.1")
 
 
 @pytest.mark.parametrize(

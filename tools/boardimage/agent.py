@@ -20,6 +20,7 @@ from .umqtt import simple
 FIRMWARE: Final = Path(__file__).parents[2] / "firmware"
 WIRE: Final = ("__init__.py", "cbor.py", "seal.py", "topic.py")
 MAIN: Final = "main.py"
+TLS: Final = "boardlet/tls.py"
 
 Image = Mapping[str, bytes]  # path on the board → content
 
@@ -29,18 +30,20 @@ def enrolment() -> dict[str, Path]:
     return {"enrol/__init__.py": FIRMWARE / "enrol/__init__.py", "enrol/claim.py": FIRMWARE / "boardlet_wire/claim.py"}
 
 
-def sources() -> dict[str, Path]:
-    """Where each file of the agent comes from, by its path on the board."""
+def sources(tls: bool = False) -> dict[str, Path]:
+    """Where each file of the agent comes from, by its path on the board; what speaks TLS only where it is wanted."""
     files = {MAIN: FIRMWARE / MAIN, "umqtt/simple.py": simple()}
     files |= {f"boardlet_wire/{name}": FIRMWARE / "boardlet_wire" / name for name in WIRE}
     for folder in ("boardlet", "drivers", "rotation"):
         files |= {f"{folder}/{path.name}": path for path in sorted((FIRMWARE / folder).glob("*.py"))}
+    if not tls:
+        del files[TLS]
     return files
 
 
-def image(compiled: bool = True, *, frozen: bool = False, claim: bool = False) -> Image:
-    """The agent's files, none where it is `frozen`; with `claim` those of enrolment too. Raises `Missing`."""
-    files = ({} if frozen else sources()) | (enrolment() if claim else {})
+def image(compiled: bool = True, *, frozen: bool = False, claim: bool = False, tls: bool = False) -> Image:
+    """The agent's files, none where it is `frozen`; with `claim` and `tls` what these need too. Raises `Missing`."""
+    files = ({} if frozen else sources(tls)) | (enrolment() if claim else {})
     if not compiled:
         return {path: source.read_bytes() for path, source in files.items()}
     with TemporaryDirectory(prefix="boardlet-mpy-") as folder, ThreadPoolExecutor(4) as pool:

@@ -31,7 +31,7 @@ def line(order: Order, identity: Identity) -> str:
     """The plan's line on who the board will be."""
     wifi = f"Wi-Fi {order.wifi[0]}, " if order.wifi else ""
     shown = f"fingerprint {fingerprint(identity.secret)}"
-    return f"no identity, claim {order.claim}, {shown}, {wifi}broker {order.broker_host}:{order.broker_port}"
+    return f"no identity, claim {order.claim}, {shown}, {wifi}{order.broker}"
 
 
 def wait(identity: Identity, port: str, cluster: Cluster, wait_s: int, report: Report) -> str:

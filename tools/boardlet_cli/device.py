@@ -138,6 +138,10 @@ class Device:
         version = self._value(onboard.FROZEN)
         return None if version is None else str(version)
 
+    def checks_certificates(self) -> bool:
+        """Whether its TLS can be told whom to trust."""
+        return bool(self._value(onboard.CERTIFICATES))
+
     def sha256(self, path: str) -> str:
         """Of a file on the board, "" where there is none."""
         return self._run(onboard.HASH.format(path=path)).strip()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import typer
 from chips import ChipError, images, ports
 from provision.missing import Missing
 
-from boardlet_cli import sitefile
+from boardlet_cli import sitefile, tls
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.flash_command import of_site
 from boardlet_cli.options import AsJson, Context, Namespace, SiteOption
@@ -131,13 +130,17 @@ def _secrets(settings: SiteFile, cluster: Cluster) -> Iterator[Finding]:
 
 
 def _broker(settings: SiteFile) -> Iterator[Finding]:
-    host, number = sitefile.address(settings.broker, str(settings.path))
+    usual = tls.PORT if settings.broker_ca_file else sitefile.MQTT_PORT
+    host, number = sitefile.address(settings.broker, str(settings.path), usual)
     what = f"broker {host}:{number}"
     try:
-        with socket.create_connection((host, number), BROKER_S) as connection:
+        with tls.connect(host, number, settings.tls()) as connection:
             connection.settimeout(BROKER_S)
             connection.sendall(_CONNECT)
             said = connection.recv(4)
+    except tls.TlsError as error:
+        yield Finding(what, str(error))
+        return
     except OSError as error:
         yield Finding(f"{what} ({error})", "start it, open its port in the firewall, or mend `broker` in the site file")
         return
@@ -146,7 +149,8 @@ def _broker(settings: SiteFile) -> Iterator[Finding]:
     elif said[3:4] == b"\0":
         yield Finding(f"{what} lets anybody in", "`allow_anonymous false` (mosquitto), and a password for each board")
     else:
-        yield Finding(f"{what} answers, and turns strangers away")
+        by = " by TLS" if settings.broker_ca_file else ""
+        yield Finding(f"{what} answers{by}, and turns strangers away")
 
 
 def _cluster(cluster: Cluster) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from boardimage import Image, image
 from boardimage.agent import FIRMWARE, MAIN
+from boardimage.authority import CA
 from boardlet_bridge.core.root_key import RootKeyInvalid, RootKeys, serving
 from boardlet_wire import seal
 from boardlet_wire.keys import board_key, claim_key
@@ -51,7 +52,7 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
     info = device.info()
     frozen = device.frozen_agent()
     frozen = frozen if frozen == VERSION else None
-    wanted = image(frozen=bool(frozen), claim=bool(order.claim))
+    wanted = {**image(frozen=bool(frozen), claim=bool(order.claim), tls=bool(order.tls)), **_authority(order, device)}
     write = {path: content for path, content in wanted.items() if device.sha256(path) != sha256(content)}
     stale = tuple(
         f"{folder}/{name}"
@@ -59,6 +60,8 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
         for name in device.files(folder)
         if name.endswith((".py", ".mpy", PARTIAL)) and f"{folder}/{name}" not in wanted
     )
+    if CA not in wanted and device.sha256(CA):
+        stale = (*stale, CA)
     if frozen:
         _hidden_by(device, stale)
     needed = sum(map(len, write.values())) + SPARE_BYTES
@@ -71,11 +74,23 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
         "host": order.broker_host,
         "port": order.broker_port,
         **({"wifi": wifi} if wifi else {}),
+        **({"tls": order.tls.config(identity.existing)} if order.tls else {}),
         **(order.extra or {}),
     }
     changes = config != configuration(device)
     kept = len(wanted) - len(write)
     return Plan(info, identity.board_id, write, kept, stale, json.dumps(config).encode(), changes, frozen)
+
+
+def _authority(order: Order, device: Device) -> dict[str, bytes]:
+    if order.tls is None:
+        return {}
+    if not device.checks_certificates():
+        raise FlashFailed(
+            f"the MicroPython of {device.port} checks no certificates, as that of an ESP8266: leave --broker-ca out, "
+            "or take another board"
+        )
+    return {CA: order.tls.files}
 
 
 def _own(order: Order, identity: Identity) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,6 +16,8 @@ from boardlet_cli.options import AsJson, Context, Namespace, PortArgument, RootK
 from boardlet_cli.order import Order
 from boardlet_cli.report import for_user
 from boardlet_cli.sitefile import SiteError, SiteFile
+from boardlet_cli.tls import NTP, Tls, load
+from boardlet_cli.tls import PORT as TLS_PORT
 
 SHORT: Final = "Make a Board of a microcontroller: image, agent, identity, object."
 EXAMPLES: Final = (
@@ -57,6 +60,21 @@ def flash(
         Path | None,
         typer.Option(help="File with the Wi-Fi password; an open network has none.", exists=True, dir_okay=False),
     ] = None,
+    broker_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate (PEM) of who signs the broker's: the board speaks TLS. Default: the site file's.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    broker_name: Annotated[
+        str | None, typer.Option(help="Name that the broker's certificate is for; default: the site file's, else HOST.")
+    ] = None,
+    ntp: Annotated[
+        str | None,
+        typer.Option(help=f"Whom the board asks for the time, which TLS needs; default: the site file's, else {NTP}."),
+    ] = None,
     claim: Annotated[
         bool,
         typer.Option("--claim", help="Give it the site's claim instead of an identity: it asks to come in by itself."),
@@ -96,6 +114,9 @@ def flash(
             context=context,
             wifi=wifi,
             wifi_password_file=wifi_password_file,
+            broker_ca=broker_ca,
+            broker_name=broker_name,
+            ntp=ntp,
             image=image,
             erase=erase,
             dry_run=dry_run,
@@ -110,17 +131,19 @@ def flash(
         raise typer.BadParameter("is of no use without --wifi", param_hint="--wifi-password-file")
     settings = sitefile.find(site)
     cluster = of_site(settings, context, namespace)
+    tls = _tls(broker_ca, broker_name, ntp, settings)
     order = Order(
         port,
         name,
         model or (settings.model if settings else "greenhouse"),
-        *_broker(broker, settings),
+        *_broker(broker, settings, TLS_PORT if tls else sitefile.MQTT_PORT),
         root_keys=_root_keys(root_key, settings, cluster),
         board_id=board_id,
         wifi=_wifi(wifi, wifi_password_file, settings, cluster),
         image=image,
         erase=erase,
         claim=claim_number if claim else 0,
+        tls=tls,
     )
     with for_user(as_json) as report:
         run(order, cluster, dry_run, wait_s, report)
@@ -142,11 +165,25 @@ def of_site(settings: SiteFile | None, context: str | None, namespace: str | Non
     return of_user(context, namespace)
 
 
-def _broker(chosen: str | None, settings: SiteFile | None) -> tuple[str, int]:
+def _tls(authority: Path | None, name: str | None, ntp: str | None, settings: SiteFile | None) -> Tls | None:
+    held = settings.tls() if settings else None
+    if authority is None and held is None:
+        if name or ntp:
+            raise typer.BadParameter("is needed for TLS", param_hint="--broker-ca")
+        return None
+    if authority is not None:
+        held = load(authority, settings.broker_name if settings else None, settings.ntp if settings else None)
+    assert held is not None
+    return replace(held, name=name or held.name, ntp=ntp or held.ntp)
+
+
+def _broker(chosen: str | None, settings: SiteFile | None, usual: int) -> tuple[str, int]:
     if chosen is None and settings is None:
         raise typer.BadParameter(NEEDED, param_hint="--broker")
     try:
-        return sitefile.address(chosen if chosen is not None else settings.broker if settings else "", "--broker")
+        return sitefile.address(
+            chosen if chosen is not None else settings.broker if settings else "", "--broker", usual
+        )
     except SiteError as error:
         raise typer.BadParameter(str(error), param_hint="--broker") from error
 

@@ -130,6 +130,7 @@ def _facts(
         "namespace": cluster.namespace,
         "context": cluster.context,
         "broker": f"{order.broker_host}:{order.broker_port}",
+        "tls": order.tls is not None,
         "wifi": order.wifi[0] if order.wifi else None,
         "erase": order.erase,
         "image": image and {"name": image.name, "sha256": image.sha256, "bytes": len(image.content)},
@@ -166,5 +167,5 @@ def _lines(
     object_ = f"Board {order.name} ({f'new, model {order.model}' if identity.creates else 'is there'})"
     where = f" in {cluster.namespace}" if cluster.namespace else ""
     wifi = f"Wi-Fi {order.wifi[0]}, " if order.wifi else ""
-    lines.append(f"id {identity.board_id}, {object_}{where}, {wifi}broker {order.broker_host}:{order.broker_port}")
+    lines.append(f"id {identity.board_id}, {object_}{where}, {wifi}{order.broker}")
     return lines

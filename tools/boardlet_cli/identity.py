@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import socket
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +15,13 @@ from typing import Any, Final
 
 from boardlet_bridge.core.root_key import FIRST_KEY_NUMBER
 
+from boardlet_cli import tls
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.order import FlashFailed, Order
 
 ID_LENGTH: Final = 8
 ID_FORM: Final = re.compile("[a-z0-9]{8,16}")  # as spec.boardID of a Board
 ID_LETTERS: Final = string.ascii_lowercase + string.digits
-BROKER_S: Final = 5.0
 SECRET_BYTES: Final = 32
 SECRET_FORM: Final = re.compile(f"[0-9a-f]{{{2 * SECRET_BYTES}}}")
 
@@ -44,7 +43,7 @@ class Identity:
 
 def identify(order: Order, existing: Mapping[str, Any], cluster: Cluster | None) -> Identity:
     """Check everything but the board's space, and change nothing; raises FlashFailed."""
-    _broker_answers(order.broker_host, order.broker_port)
+    _broker_answers(order)
     if order.claim:
         return _unknown(existing)
     found = _reachable(cluster, order.name) if cluster else None
@@ -158,10 +157,13 @@ def _board(order: Order, board_id: str) -> str:
     return json.dumps(body)
 
 
-def _broker_answers(host: str, port: int) -> None:
+def _broker_answers(order: Order) -> None:
+    host, port = order.broker_host, order.broker_port
     try:
         if not host:  # which would be this machine
             raise OSError("no host is named")
-        socket.create_connection((host, port), BROKER_S).close()
+        tls.connect(host, port, order.tls).close()
+    except tls.TlsError as error:
+        raise FlashFailed(str(error)) from error
     except (OSError, OverflowError, UnicodeError) as error:
         raise FlashFailed(f"no broker at {host}:{port} ({error}): start it, or mend --broker") from error

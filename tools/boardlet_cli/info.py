@@ -79,11 +79,13 @@ def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dic
     held = flash.configuration(device)
     health = device.health()
     frozen = device.frozen_agent()
-    wrong = [p for p, content in image().items() if device.sha256(p) != flash.sha256(content)]
+    files = image(tls="tls" in held)
+    wrong = [p for p, content in files.items() if device.sha256(p) != flash.sha256(content)]
     facts["heap"] = f"{health['heap']} bytes free"
-    facts["agent"] = f"{frozen} in its image" if frozen else f"{len(image()) - len(wrong)} of {len(image())} files"
+    facts["agent"] = f"{frozen} in its image" if frozen else f"{len(files) - len(wrong)} of {len(files)} files"
     facts["id"] = held.get("id")
-    facts["broker"] = f"{held.get('host')}:{held.get('port')}, Wi-Fi {(held.get('wifi') or ['none'])[0]}"
+    by = " by TLS" if "tls" in held else ""
+    facts["broker"] = f"{held.get('host')}:{held.get('port')}{by}, Wi-Fi {(held.get('wifi') or ['none'])[0]}"
     if frozen != flash.VERSION and wrong:
         problems.append(f"{len(wrong)} files of the agent are not those of this version, as {wrong[0]}: {again}")
     if health["heap"] < LOW_HEAP_BYTES:

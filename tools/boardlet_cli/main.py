@@ -32,6 +32,7 @@ from boardlet_cli.flash import broker_password
 from boardlet_cli.objects import ObjectError
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.sitefile import SiteError, keys_of
+from boardlet_cli.tls import TlsError
 from boardlet_cli.up import StepFailed
 from boardlet_cli.up import up as run_up
 
@@ -144,7 +145,7 @@ def password(
 
 FAILURES = (
     *(StepFailed, KubectlFailed, BuildFailed, Died, NotReady),
-    *(DeviceError, FlashFailed, ChipError, SiteError, ObjectError),
+    *(DeviceError, FlashFailed, ChipError, SiteError, TlsError, ObjectError),
 )
 
 

@@ -109,6 +109,13 @@ print(r)
 """
 
 # Frozen modules come after files of the same name, so that only a look past these shows them.
+CERTIFICATES: Final = """
+try:
+    import tls
+    print(hasattr(tls.SSLContext, 'load_verify_locations'))
+except ImportError:
+    print(False)
+"""
 FROZEN: Final = """
 import sys
 p, sys.path[:] = sys.path[:], ['.frozen']

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from boardlet_bridge.core.root_key import RootKeys
 
+from boardlet_cli.tls import Tls
+
 
 class FlashFailed(Exception):
     """The board could not be flashed; the message says the cause and the next step, `code` is to be the exit code."""
@@ -41,3 +43,10 @@ class Order:
     claim: int = 0
     """Number of the site's claim, which the board gets instead of an identity; 0: it gets an identity."""
     extra: Mapping[str, object] | None = None
+    tls: Tls | None = None
+    """How it knows its broker; None: it speaks MQTT without TLS."""
+
+    @property
+    def broker(self) -> str:
+        """The broker, in the plan's words."""
+        return f"broker {self.broker_host}:{self.broker_port}" + (" by TLS" if self.tls else ", without TLS")

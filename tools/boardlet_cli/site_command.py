@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from boardlet_bridge.core.root_key import FIRST_KEY_NUMBER, RootKeys
 
-from boardlet_cli import sitefile
+from boardlet_cli import sitefile, tls
 from boardlet_cli.cluster import KubectlFailed, of_user
 from boardlet_cli.options import SiteOption
 from boardlet_cli.sitefile import ROOT_KEY, WIFI_PASSWORD, SiteError, SiteFile
@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="A site's broker, network and root 
     "init",
     epilog="Examples:\n\n\b\n"
     "  boardlet site init --broker 10.0.0.5 --wifi north\n"
+    "  boardlet site init --broker 10.0.0.5 --wifi north --broker-ca ca.crt\n"
     "  boardlet site init --broker 10.0.0.5:1883 --wifi north --secret boardlet-system/boardlet-site",
 )
 def init(
@@ -37,6 +38,14 @@ def init(
     secret: Annotated[
         str | None, typer.Option(help="NAMESPACE/NAME of a Secret to keep key and password in, instead of files.")
     ] = None,
+    broker_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate (PEM) of who signs the broker's: boards speak TLS.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    broker_name: Annotated[str | None, typer.Option(help="What that certificate is for, if not for HOST.")] = None,
+    ntp: Annotated[str | None, typer.Option(help=f"Whom boards ask for the time then; default {tls.NTP}.")] = None,
     model: Annotated[str, typer.Option(help="BoardModel of new Boards.")] = "greenhouse",
     namespace: Annotated[str | None, typer.Option(help="Namespace of Boards.")] = None,
     context: Annotated[str | None, typer.Option(help="Context of your kubeconfig.")] = None,
@@ -48,12 +57,25 @@ def init(
     if secret is not None and secret.count("/") != 1:
         raise typer.BadParameter("must be NAMESPACE/NAME", param_hint="--secret")
     sitefile.address(broker, "--broker")
+    if broker_ca is None and (broker_name or ntp):
+        raise typer.BadParameter("is needed for TLS", param_hint="--broker-ca")
+    if broker_ca is not None:
+        tls.load(broker_ca, broker_name, ntp)
     key = _one(sitefile.keys_of(root_key), root_key) if root_key else sitefile.new_key()
     password = _password(wifi, wifi_password_file)
     files = {} if secret else _keep_in_files(file.parent, key, password, root_key)
     if secret:
         _keep_in_secret(secret, key, password, context)
-    site = SiteFile(broker, model, namespace, context, wifi, secret=secret, **files, path=file)
+    authority = _beside(broker_ca, file.parent) if broker_ca else None
+    site = SiteFile(
+        *(broker, model, namespace, context, wifi),
+        **files,
+        secret=secret,
+        broker_ca_file=authority,
+        broker_name=broker_name,
+        ntp=ntp,
+        path=file,
+    )
     file.write_text(sitefile.dump(site))
     print(f"wrote {file}; root key {sitefile.fingerprint(bytes.fromhex(key))} in {secret or files['root_key_file']}")
     print("keep a copy of the root key in a safe: every board's key follows from it, and the bridge needs it too")
@@ -71,6 +93,8 @@ def show(
     cluster = of_user(found.context, found.namespace)
     facts = {"file": str(found.path), "broker": found.broker, "model": found.model, "namespace": found.namespace}
     facts |= {"context": found.context, "wifi": found.wifi, "secret": found.secret}
+    facts |= {"brokerCA": found.broker_ca_file, "brokerName": found.broker_name}
+    found.tls()
     facts["rootKey"] = ", ".join(sitefile.fingerprint(root.key) for root in found.root_keys(cluster))
     facts["wifiPassword"] = "set" if found.wifi and found.wifi_password(cluster) else None
     if as_json:
@@ -103,6 +127,11 @@ def _one(keys: RootKeys, file: Path) -> str:
     if len(keys) > 1 or keys[0].first != FIRST_KEY_NUMBER:
         raise SiteError(f"{file} has key numbers: name it in {sitefile.NAME} as rootKeyFile, or in the Secret, by hand")
     return keys[0].key.hex()
+
+
+def _beside(path: Path, folder: Path) -> str:
+    # As the site file names it: it is looked for from there.
+    return path.name if path.parent.resolve() == folder.resolve() else str(path.resolve())
 
 
 def _keep_in_files(folder: Path, key: str, password: str | None, given: Path | None) -> dict[str, str]:

@@ -22,7 +22,9 @@ from urllib.parse import urlsplit
 import yaml
 from boardlet_bridge.core.root_key import KEY_BYTES, RootKeyInvalid, RootKeys, parse
 
+from boardlet_cli import tls
 from boardlet_cli.cluster import Cluster, KubectlFailed
+from boardlet_cli.tls import Tls
 
 VARIABLE: Final = "BOARDLET_SITE"
 NAME: Final = "site.yaml"
@@ -52,8 +54,20 @@ class SiteFile:
     wifi_password_file: str | None = None
     secret: str | None = None
     """NAMESPACE/NAME of a Secret with the keys root.key and wifi-password, instead of the two files."""
+    broker_ca_file: str | None = None
+    """Who signs the broker's certificate (PEM): boards speak TLS with it. Relative to the site file."""
+    broker_name: str | None = None
+    """What that certificate is for, if not for the host."""
+    ntp: str | None = None
+    """Whom boards ask that do not know the time, which TLS needs."""
     path: Path = Path(NAME)
     """Where it was read."""
+
+    def tls(self) -> Tls | None:
+        """How boards know their broker, None where they speak without TLS; raises TlsError."""
+        if self.broker_ca_file is None:
+            return None
+        return tls.load(self.path.parent / self.broker_ca_file, self.broker_name, self.ntp)
 
     def root_keys(self, cluster: Cluster) -> RootKeys:
         """The site's root keys, the newest first; raises SiteError."""
@@ -90,7 +104,9 @@ class SiteFile:
 _YAML: Final = {
     "rootKeyFile": "root_key_file",
     "wifiPasswordFile": "wifi_password_file",
-    **{name: name for name in ("broker", "model", "namespace", "context", "wifi", "secret")},
+    "brokerCAFile": "broker_ca_file",
+    "brokerName": "broker_name",
+    **{name: name for name in ("broker", "model", "namespace", "context", "wifi", "secret", "ntp")},
 }
 
 
@@ -133,11 +149,11 @@ def dump(site: SiteFile) -> str:
 _YAML_NAME: Final = {attribute: name for name, attribute in _YAML.items()}
 
 
-def address(broker: str, whose: str) -> tuple[str, int]:
-    """Host and port of HOST or HOST:PORT; raises SiteError."""
+def address(broker: str, whose: str, usual: int = MQTT_PORT) -> tuple[str, int]:
+    """Host and port of HOST or HOST:PORT, without one the usual; raises SiteError."""
     try:
         parts = urlsplit(f"//{broker}")
-        host, number = parts.hostname, parts.port or MQTT_PORT
+        host, number = parts.hostname, parts.port or usual
     except ValueError:
         host, number = None, 0
     if not host or parts.netloc != broker or "@" in broker or broker.endswith(":"):

@@ -102,6 +102,8 @@ class Broker:
         """How often mosquitto writes its store; read at the start."""
         self.certificate: tuple[Path, Path] | None = None
         """Certificate and key (PEM) with which mosquitto speaks TLS, and nothing else, at `port`."""
+        self.board_certificate: tuple[Path, Path] | None = None
+        """The same for boards, at `board_port`; renewed files are read at `reload`."""
         self.client_authority: Path | None = None
         """Who signs the certificates that it then asks of its clients, beside their passwords."""
         self.users: dict[str, str] = {}
@@ -202,12 +204,10 @@ class Broker:
             access.replace(self.folder / "users.json", json.dumps(self.users))
 
     def _tls(self) -> list[str]:
-        if self.certificate is None:
-            return []
-        lines = [f"certfile {self.certificate[0]}", f"keyfile {self.certificate[1]}", "tls_version tlsv1.2"]
-        return (
-            [*lines, f"cafile {self.client_authority}", "require_certificate true"] if self.client_authority else lines
-        )
+        lines = _certificate(self.certificate)
+        if lines and self.client_authority:
+            lines += [f"cafile {self.client_authority}", "require_certificate true"]
+        return lines
 
     def _users(self) -> list[str]:
         if self.dynamic:
@@ -217,14 +217,15 @@ class Broker:
     def _conf(self) -> str:
         # As root mosquitto would change to a user of its own, who may not read the folder.
         user = ["user root"] if os.geteuid() == 0 else []
+        boards = ["use_username_as_clientid true", *_certificate(self.board_certificate)]
         return "\n".join(
             [
                 "per_listener_settings false",
                 f"listener {self.port} 127.0.0.1",
                 *self._tls(),
                 f"listener {self.board_port} 127.0.0.1",
-                "use_username_as_clientid true",
-                *([f"listener {self.board_port} {self.also}", "use_username_as_clientid true"] if self.also else []),
+                *boards,
+                *([f"listener {self.board_port} {self.also}", *boards] if self.also else []),
                 *user,
                 "allow_anonymous false",
                 *self._users(),
@@ -249,3 +250,7 @@ class Broker:
                 "",
             ]
         )
+
+
+def _certificate(pair: tuple[Path, Path] | None) -> list[str]:
+    return [f"certfile {pair[0]}", f"keyfile {pair[1]}", "tls_version tlsv1.2"] if pair else []

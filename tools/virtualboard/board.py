@@ -62,7 +62,7 @@ class VirtualBoard:
         self.folder = folder
         self.flash = folder / "flash"
         (folder / _PINS).mkdir(parents=True, exist_ok=True)
-        for path, content in image(compiled, claim=claim).items():
+        for path, content in image(compiled, claim=claim, tls="tls" in config).items():
             target = self.flash / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)

@@ -7,6 +7,7 @@
 #   i2c22-0x23        a BH1750: lux
 #   onewire4          a line for each DS18B20 on the pin: its ROM code and degrees Celsius
 #   uart1.tx          what the board has sent;     uart1.rx    what is appended comes to the board
+#   rtc               what the clock was set to last, as machine.RTC takes it
 #   sleep             for how many seconds the board went to sleep last
 #
 # A sensor without a file is not there. The word "badcrc" behind its values makes it answer with a wrong check sum.
