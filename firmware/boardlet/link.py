@@ -82,7 +82,7 @@ class Link(MQTTClient):
         if "tls" in self.cfg:
             from boardlet import tls  # a board without has no such file
 
-            self.io = tls.wrap(net, self.cfg)
+            self.io = tls.wrap(self, net)
         self.poller.register(net, select.POLLIN)
         self.heard = self.sent = now
         self.deadline = add(now, _ANSWER_MS)

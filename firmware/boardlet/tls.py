@@ -1,5 +1,6 @@
 # TLS below the link, for a board whose config.json has `tls`; no other board has this file.
 #
+# With `psk` both sides know a key that follows from the board's password: no certificate, no date. Else:
 # The broker's certificate must be signed by one in ca.der, be for the configured name, and be valid today. The
 # handshake goes on in the turns of the link and blocks none of them: neither watchdog nor the board's work wait for it.
 import socket
@@ -8,13 +9,15 @@ import time
 
 import machine
 import tls
+from boardlet_wire.seal import half_key
 from micropython import const
 
 _CA = "ca.der"
+_PSK = b"k"
 _NTP_S = const(1)
 _NTP_PORT = const(123)
 
-_context = None
+_context = _password = None
 
 
 class Secure:
@@ -56,8 +59,14 @@ class Secure:
         self.io.close()
 
 
-def _load():
+def _load(link):
     context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    if link.cfg["tls"].get("psk"):
+        if not hasattr(context, "psk_key"):
+            raise OSError("TLS: this MicroPython has no pre-shared keys: 1.29 has")
+        context.psk_identity = link.user.encode()
+        context.psk_key = half_key(link.pswd.encode(), _PSK)  # it then offers nothing else
+        return context
     context.verify_mode = tls.CERT_REQUIRED
     try:
         with open(_CA, "rb") as f:
@@ -94,11 +103,13 @@ def _set_clock(how):
     machine.RTC().datetime((t[0], t[1], t[2], t[6], t[3], t[4], t[5], 0))
 
 
-def wrap(net, cfg):
+def wrap(link, net):
     # The socket that stands, as one that speaks TLS; raises OSError.
-    global _context
-    how = cfg["tls"]
-    _set_clock(how)
-    if _context is None:
-        _context = _load()
-    return Secure(net, how.get("name") or cfg["host"])
+    global _context, _password
+    how = link.cfg["tls"]
+    if not how.get("psk"):
+        _set_clock(how)
+    if _context is None or _password != link.pswd:  # a board whose key is replaced has two, and tries either
+        _context = _load(link)
+        _password = link.pswd
+    return Secure(net, how.get("name") or link.server)

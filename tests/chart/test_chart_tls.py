@@ -17,7 +17,7 @@ from typing import Any
 import broker as brokers
 import pytest
 from boardimage.authority import CA, der
-from boardlet_bridge.mqtt.credential import acl, hashed
+from boardlet_bridge.mqtt.credential import acl, hashed, write_keys
 from boardlet_wire import seal
 from boardlet_wire.keys import board_key
 from controlplane.pki import Authority, Pair
@@ -49,6 +49,7 @@ class Bundled:
 
     folder: Path
     port: int
+    psk_port: int
     process: Process
 
     def serves(self) -> bytes:
@@ -69,12 +70,13 @@ class Bundled:
 def bundled(helm: Any, broker_programs: brokers.Programs, tmp_path: Path) -> Iterator[Bundled]:
     if broker_programs.name != "mosquitto":
         pytest.skip("the chart's broker is mosquitto")
-    objects = helm.render("-f", ROOT / "tests/chart/values/bare.yaml")
+    objects = helm.render("--set", "broker.tls.secret=broker-tls,broker.tls.psk=true,broker.tls.only=true")
     files = next(o for o in objects if o["kind"] == "ConfigMap" and "mosquitto.conf" in o["data"])["data"]
-    port = free_port()
+    port, psk_port = free_port(), free_port()
     for was, now in (
         ("/tmp/", f"{tmp_path}/"),  # noqa: S108 - the container's own; first, as ours may be below it
         ("listener 8883", f"listener {port} 127.0.0.1"),
+        ("listener 8884", f"listener {psk_port} 127.0.0.1"),
         ("listener 1884", f"listener {free_port()}"),
         ("/run/boardlet/tls", str(tmp_path / "tls")),
         ("/var/lib/boardlet", str(tmp_path / "state")),
@@ -88,7 +90,7 @@ def bundled(helm: Any, broker_programs: brokers.Programs, tmp_path: Path) -> Ite
     program = broker_programs.program
     env = {**program.env, "PATH": f"{program.path.parent}:{os.environ['PATH']}"}
     process = Process("broker", ["sh", tmp_path / "start"], log=tmp_path / "broker.log", env=env, cwd=tmp_path)
-    made = Bundled(tmp_path, port, process)
+    made = Bundled(tmp_path, port, psk_port, process)
     yield made
     process.stop()
     print(made.log()[-3000:] if process.log.exists() else "")
@@ -101,31 +103,60 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_board_over_the_charts_tls(bundled: Bundled, tmp_path: Path) -> None:
+KEY = board_key(bytes(32), BOARD_ID, 1)
+LOGIN = seal.half_key(KEY, seal.PASSWORD).hex()[:32]
+
+
+def admit(bundled: Bundled) -> None:
+    """As the bridge beside it would."""
+    state = bundled.folder / "state"
+    (state / "users").write_text(f"{BOARD_ID}:{hashed(LOGIN)}\n")
+    (state / "acl").write_text(acl("boardlet-bridge"))
+    write_keys(state / "psk", {BOARD_ID: LOGIN})
+
+
+def board(bundled: Bundled, port: int, **tls: object) -> VirtualBoard:
+    config = {"id": BOARD_ID, "key": KEY.hex(), "host": "127.0.0.1", "port": port, "tls": tls}
+    return VirtualBoard(bundled.folder / "board", config)
+
+
+def test_a_board_over_the_charts_tls(bundled: Bundled) -> None:
     """A board that trusts the Secret's ca.crt is let in; the renewed Secret is shown within seconds, and it comes back.
 
     The broker is not restarted for that, and nothing is written on the board.
     """
     authority = Authority("cert-manager")
-    kubelet(tmp_path / "tls", authority, authority.server("broker", [HOST]))
-    key = board_key(bytes(32), BOARD_ID, 1)
-    login = seal.half_key(key, seal.PASSWORD).hex()[:32]
-    (tmp_path / "state/users").write_text(f"{BOARD_ID}:{hashed(login)}\n")
-    (tmp_path / "state/acl").write_text(acl("boardlet-bridge"))
+    kubelet(bundled.folder / "tls", authority, authority.server("broker", [HOST]))
+    admit(bundled)
     bundled.process.start()
     until(lambda: bundled.serves() != b"")
-    config = {"id": BOARD_ID, "key": key.hex(), "host": "127.0.0.1", "port": bundled.port, "tls": {"name": HOST}}
-    board = VirtualBoard(tmp_path / "board", config)
-    (board.flash / CA).write_bytes(der(authority.certificate))
-    board.start()
+    one = board(bundled, bundled.port, name=HOST)
+    (one.flash / CA).write_bytes(der(authority.certificate))
+    one.start()
     try:
         until(lambda: bundled.log().count(f" as {BOARD_ID}") == 1)
         before, pid = bundled.serves(), bundled.process.pid
-        kubelet(tmp_path / "tls", authority, authority.server("broker", [HOST]))
+        kubelet(bundled.folder / "tls", authority, authority.server("broker", [HOST]))
         until(lambda: bundled.serves() not in (b"", before))
         assert bundled.process.pid == pid
-        board.kill()
-        board.start()
+        one.kill()
+        one.start()
         until(lambda: bundled.log().count(f" as {BOARD_ID}") == 2)
     finally:
-        board.kill()
+        one.kill()
+
+
+def test_a_board_over_the_charts_shared_keys(bundled: Bundled) -> None:
+    """A key that the bridge writes while the broker runs lets its board in by TLS, which is not tried before."""
+    authority = Authority("cert-manager")
+    kubelet(bundled.folder / "tls", authority, authority.server("broker", [HOST]))
+    bundled.process.start()
+    until(lambda: bundled.serves() != b"")
+    one = board(bundled, bundled.psk_port, psk=True)
+    one.start()
+    try:
+        until(lambda: "TLS: no handshake" in one.log.read_text())
+        admit(bundled)
+        until(lambda: f" as {BOARD_ID}" in bundled.log())
+    finally:
+        one.kill()

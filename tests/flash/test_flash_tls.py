@@ -103,6 +103,37 @@ def test_a_broker_that_boards_would_refuse(site: Site, cluster: Cluster, board: 
     assert list(board.flash.iterdir()) == []
 
 
+def test_a_blank_board_becomes_ready_by_a_shared_key(
+    make_site: Callable[..., Site], broker_programs: brokers.Programs, cluster: Cluster, board: PtyBoard, tmp_path: Path
+) -> None:
+    """Where the bridge keeps the broker's keys too, a board needs neither certificate nor time to become Ready.
+
+    Its key follows from the site's root key as its password does, and goes with its Board.
+    """
+    if broker_programs.name != "mosquitto":
+        pytest.skip("the demo's mochi-mqtt has no TLS")
+
+    def share(site: Site) -> None:
+        site.broker.board_keys = True
+
+    keys = tmp_path / "site0/broker/keys"
+    site = make_site({"broker_psk_file": keys}, prepare=share, credentials=True)
+    assert site.broker.keys_file == keys
+    cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
+    broker = f"127.0.0.1:{site.broker.board_port}"
+    done = boardlet(
+        site, cluster, *("flash", board.port, "--name", "g1", "--root-key", "root.key", "--broker", broker),
+        *("--broker-psk", "--board-id", BOARD_ID, "--namespace", str(cluster.namespace)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"broker {broker} by TLS with a shared key" in done.stdout
+    assert json.loads((board.flash / "config.json").read_text())["tls"] == {"psk": True}
+    assert not (board.flash / CA).exists()
+    assert BOARD_ID in keys.read_text()
+    cluster.run("delete", "board", "g1", "--timeout=30s")
+    site.bridge.process.wait_until(lambda: BOARD_ID not in keys.read_text(), 30)
+
+
 def plan(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """What it says that it would do."""
     assert done.returncode == 0, done.stdout + done.stderr

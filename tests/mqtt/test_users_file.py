@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import broker as brokers
 import pytest
-from boardlet_bridge.mqtt.credential import BEGIN, END, UsersFile, hang_up, hashed, proves, write_acl
+from boardlet_bridge.mqtt.credential import BEGIN, END, UsersFile, hang_up, hashed, proves, write_acl, write_keys
 from broker import Broker
 from broker.access import BRIDGE
 from fakes.login import Login, logs_in, until
@@ -188,6 +189,19 @@ def test_the_broker_takes_what_we_write(running: Broker) -> None:
         assert until(lambda: a.gone)
         assert not b.gone
     assert not logs_in(running.port, "aaaaaaaa", "1")
+
+
+def test_the_keys_of_tls_are_kept_beside_those_of_others(tmp_path: Path) -> None:
+    """The wanted boards' keys and no others, each its own, none its password; lines of others stay; writes end."""
+    path = tmp_path / "psk"
+    path.write_text("dashboard:00ff\n")
+    assert write_keys(path, {"aaaaaaaa": "1", "bbbbbbbb": "2"})
+    assert set(users(path)) == {"dashboard", "aaaaaaaa", "bbbbbbbb"}
+    assert users(path)["aaaaaaaa"] == hmac.digest(b"1", b"k", "sha256").hex()
+    assert users(path)["bbbbbbbb"] != users(path)["aaaaaaaa"]
+    assert not write_keys(path, {"bbbbbbbb": "2", "aaaaaaaa": "1"})
+    assert write_keys(path, {"bbbbbbbb": "2"})
+    assert users(path) == {"dashboard": "00ff", "bbbbbbbb": hmac.digest(b"2", b"k", "sha256").hex()}
 
 
 def test_ten_thousand_boards_are_in_step_in_a_minute(running: Broker) -> None:

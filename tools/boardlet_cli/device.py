@@ -138,9 +138,10 @@ class Device:
         version = self._value(onboard.FROZEN)
         return None if version is None else str(version)
 
-    def checks_certificates(self) -> bool:
-        """Whether its TLS can be told whom to trust."""
-        return bool(self._value(onboard.CERTIFICATES))
+    def tls(self) -> tuple[bool, bool]:
+        """Whether its TLS checks certificates, and whether it knows shared keys."""
+        certificates, keys = self._value(onboard.TLS)
+        return bool(certificates), bool(keys)
 
     def sha256(self, path: str) -> str:
         """Of a file on the board, "" where there is none."""

@@ -130,11 +130,19 @@ def _secrets(settings: SiteFile, cluster: Cluster) -> Iterator[Finding]:
 
 
 def _broker(settings: SiteFile) -> Iterator[Finding]:
-    usual = tls.PORT if settings.broker_ca_file else sitefile.MQTT_PORT
+    try:
+        by = settings.tls()
+    except tls.TlsError as error:
+        yield Finding(f"brokerCAFile of {settings.path}", str(error))
+        return
+    usual = by.port if by else sitefile.MQTT_PORT
     host, number = sitefile.address(settings.broker, str(settings.path), usual)
     what = f"broker {host}:{number}"
     try:
-        with tls.connect(host, number, settings.tls()) as connection:
+        with tls.connect(host, number, by) as connection:
+            if by and by.authority is None:
+                yield Finding(f"{what} listens (its shared keys cannot be tried from here)")
+                return
             connection.settimeout(BROKER_S)
             connection.sendall(_CONNECT)
             said = connection.recv(4)
@@ -149,8 +157,7 @@ def _broker(settings: SiteFile) -> Iterator[Finding]:
     elif said[3:4] == b"\0":
         yield Finding(f"{what} lets anybody in", "`allow_anonymous false` (mosquitto), and a password for each board")
     else:
-        by = " by TLS" if settings.broker_ca_file else ""
-        yield Finding(f"{what} answers{by}, and turns strangers away")
+        yield Finding(f"{what} answers{' by TLS' if by else ''}, and turns strangers away")
 
 
 def _cluster(cluster: Cluster) -> Iterator[Finding]:

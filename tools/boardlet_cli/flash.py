@@ -85,12 +85,15 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
 def _authority(order: Order, device: Device) -> dict[str, bytes]:
     if order.tls is None:
         return {}
-    if not device.checks_certificates():
+    certificates, keys = device.tls()
+    if order.tls.authority is None and not keys:
+        raise FlashFailed(f"the MicroPython of {device.port} knows no shared keys: 1.29 does, or use --broker-ca")
+    if order.tls.authority is not None and not certificates:
         raise FlashFailed(
             f"the MicroPython of {device.port} checks no certificates, as that of an ESP8266: leave --broker-ca out, "
             "or take another board"
         )
-    return {CA: order.tls.files}
+    return {CA: order.tls.trusted} if order.tls.trusted else {}
 
 
 def _own(order: Order, identity: Identity) -> dict[str, object]:

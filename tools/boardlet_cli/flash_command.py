@@ -17,7 +17,6 @@ from boardlet_cli.order import Order
 from boardlet_cli.report import for_user
 from boardlet_cli.sitefile import SiteError, SiteFile
 from boardlet_cli.tls import NTP, Tls, load
-from boardlet_cli.tls import PORT as TLS_PORT
 
 SHORT: Final = "Make a Board of a microcontroller: image, agent, identity, object."
 EXAMPLES: Final = (
@@ -68,6 +67,10 @@ def flash(
             dir_okay=False,
         ),
     ] = None,
+    broker_psk: Annotated[
+        bool,
+        typer.Option("--broker-psk", help="The board speaks TLS by a key of its own, without a certificate."),
+    ] = False,
     broker_name: Annotated[
         str | None, typer.Option(help="Name that the broker's certificate is for; default: the site file's, else HOST.")
     ] = None,
@@ -115,6 +118,7 @@ def flash(
             wifi=wifi,
             wifi_password_file=wifi_password_file,
             broker_ca=broker_ca,
+            broker_psk=broker_psk,
             broker_name=broker_name,
             ntp=ntp,
             image=image,
@@ -131,12 +135,12 @@ def flash(
         raise typer.BadParameter("is of no use without --wifi", param_hint="--wifi-password-file")
     settings = sitefile.find(site)
     cluster = of_site(settings, context, namespace)
-    tls = _tls(broker_ca, broker_name, ntp, settings)
+    tls = _tls(broker_ca, broker_psk, broker_name, ntp, settings)
     order = Order(
         port,
         name,
         model or (settings.model if settings else "greenhouse"),
-        *_broker(broker, settings, TLS_PORT if tls else sitefile.MQTT_PORT),
+        *_broker(broker, settings, tls.port if tls else sitefile.MQTT_PORT),
         root_keys=_root_keys(root_key, settings, cluster),
         board_id=board_id,
         wifi=_wifi(wifi, wifi_password_file, settings, cluster),
@@ -165,12 +169,14 @@ def of_site(settings: SiteFile | None, context: str | None, namespace: str | Non
     return of_user(context, namespace)
 
 
-def _tls(authority: Path | None, name: str | None, ntp: str | None, settings: SiteFile | None) -> Tls | None:
-    held = settings.tls() if settings else None
-    if authority is None and held is None:
+def _tls(authority: Path | None, psk: bool, name: str | None, ntp: str | None, settings: SiteFile | None) -> Tls | None:
+    if psk and (authority or name or ntp):
+        raise typer.BadParameter("needs no certificate, no name and no time", param_hint="--broker-psk")
+    held = Tls(None) if psk else settings.tls() if settings else None
+    if authority is None and (held is None or held.authority is None) and not psk:
         if name or ntp:
-            raise typer.BadParameter("is needed for TLS", param_hint="--broker-ca")
-        return None
+            raise typer.BadParameter("is needed for that", param_hint="--broker-ca")
+        return held
     if authority is not None:
         held = load(authority, settings.broker_name if settings else None, settings.ntp if settings else None)
     assert held is not None

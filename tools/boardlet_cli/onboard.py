@@ -109,12 +109,13 @@ print(r)
 """
 
 # Frozen modules come after files of the same name, so that only a look past these shows them.
-CERTIFICATES: Final = """
+TLS: Final = """
 try:
     import tls
-    print(hasattr(tls.SSLContext, 'load_verify_locations'))
-except ImportError:
-    print(False)
+    c = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    print((hasattr(c, 'load_verify_locations'), hasattr(c, 'psk_key')))
+except (ImportError, AttributeError):
+    print((False, False))
 """
 FROZEN: Final = """
 import sys

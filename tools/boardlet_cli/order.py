@@ -49,4 +49,4 @@ class Order:
     @property
     def broker(self) -> str:
         """The broker, in the plan's words."""
-        return f"broker {self.broker_host}:{self.broker_port}" + (" by TLS" if self.tls else ", without TLS")
+        return f"broker {self.broker_host}:{self.broker_port}" + (f" {self.tls.words}" if self.tls else ", without TLS")

@@ -56,6 +56,8 @@ class SiteFile:
     """NAMESPACE/NAME of a Secret with the keys root.key and wifi-password, instead of the two files."""
     broker_ca_file: str | None = None
     """Who signs the broker's certificate (PEM): boards speak TLS with it. Relative to the site file."""
+    broker_tls: str | None = None
+    """`psk`: boards speak TLS by keys of their own, which the broker knows, instead of a certificate."""
     broker_name: str | None = None
     """What that certificate is for, if not for the host."""
     ntp: str | None = None
@@ -65,6 +67,8 @@ class SiteFile:
 
     def tls(self) -> Tls | None:
         """How boards know their broker, None where they speak without TLS; raises TlsError."""
+        if self.broker_tls is not None:
+            return Tls(None)
         if self.broker_ca_file is None:
             return None
         return tls.load(self.path.parent / self.broker_ca_file, self.broker_name, self.ntp)
@@ -105,6 +109,7 @@ _YAML: Final = {
     "rootKeyFile": "root_key_file",
     "wifiPasswordFile": "wifi_password_file",
     "brokerCAFile": "broker_ca_file",
+    "brokerTLS": "broker_tls",
     "brokerName": "broker_name",
     **{name: name for name in ("broker", "model", "namespace", "context", "wifi", "secret", "ntp")},
 }
@@ -136,6 +141,8 @@ def load(path: Path) -> SiteFile:
     address(raw["broker"], str(path))
     if raw.get("secret") is not None and raw["secret"].count("/") != 1:
         raise SiteError(f"{path}: secret must be NAMESPACE/NAME")
+    if raw.get("brokerTLS", tls.PSK) != tls.PSK or ("brokerTLS" in raw and "brokerCAFile" in raw):
+        raise SiteError(f"{path}: brokerTLS can be {tls.PSK} alone, and only without brokerCAFile")
     return SiteFile(**{_YAML[name]: value for name, value in raw.items()}, path=path)
 
 

@@ -25,6 +25,11 @@ def passwords(users: Mapping[str, str]) -> str:
     return "".join(f"{user}:{credential.hashed(password)}\n" for user, password in users.items())
 
 
+def keys(users: Mapping[str, str]) -> str:
+    """mosquitto's psk_file for these users and passwords."""
+    return "".join(f"{user}:{credential.shared_key(password)}\n" for user, password in users.items())
+
+
 def replace(path: Path, text: str) -> None:
     """Write a file whole or not at all, readable by its owner only."""
     partial = path.with_name(path.name + ".partial")

@@ -104,6 +104,8 @@ class Broker:
         """Certificate and key (PEM) with which mosquitto speaks TLS, and nothing else, at `port`."""
         self.board_certificate: tuple[Path, Path] | None = None
         """The same for boards, at `board_port`; renewed files are read at `reload`."""
+        self.board_keys = False
+        """Whether it speaks TLS to boards by pre-shared keys instead; each follows from a user's password."""
         self.client_authority: Path | None = None
         """Who signs the certificates that it then asks of its clients, beside their passwords."""
         self.users: dict[str, str] = {}
@@ -159,6 +161,10 @@ class Broker:
         return self.folder / "acl"
 
     @property
+    def keys_file(self) -> Path:
+        return self.folder / "keys"
+
+    @property
     def dynamic_file(self) -> Path:
         return self.folder / "dynamic-security.json"
 
@@ -200,6 +206,7 @@ class Broker:
                 return
             access.replace(self.users_file, access.passwords(self.users))
             access.replace(self.acl_file, access.acl())
+            access.replace(self.keys_file, access.keys(self.users))
         else:
             access.replace(self.folder / "users.json", json.dumps(self.users))
 
@@ -212,12 +219,15 @@ class Broker:
     def _users(self) -> list[str]:
         if self.dynamic:
             return [f"plugin {self.programs.plugin}", f"plugin_opt_config_file {self.dynamic_file}"]
-        return [f"password_file {self.users_file}", f"acl_file {self.acl_file}"]
+        keys = [f"psk_file {self.keys_file}"] if self.board_keys else []
+        return [*keys, f"password_file {self.users_file}", f"acl_file {self.acl_file}"]
 
     def _conf(self) -> str:
         # As root mosquitto would change to a user of its own, who may not read the folder.
         user = ["user root"] if os.geteuid() == 0 else []
         boards = ["use_username_as_clientid true", *_certificate(self.board_certificate)]
+        if self.board_keys:
+            boards += ["psk_hint boardlet", "tls_version tlsv1.2"]
         return "\n".join(
             [
                 "per_listener_settings false",

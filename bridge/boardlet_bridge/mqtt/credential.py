@@ -31,6 +31,7 @@ NEW_MODE: Final = 0o640
 # secret is 128 random bits: no dictionary helps against it, and a fleet's file is made in seconds.
 _ITERATIONS: Final = 101
 _SALT_BYTES: Final = 12
+_SHARED: Final = b"k"
 _MAX_ITERATIONS: Final = 10_000  # of lines by others, which would hold us up
 _PROC: Final = Path("/proc")
 
@@ -111,6 +112,19 @@ class UsersFile:
             before = held.get(user, "")
             kept = self.known[user] = (password, before if proves(before, password) else hashed(password))
         return kept[1]
+
+
+def shared_key(password: str) -> str:
+    """The key of TLS that board and broker share (PROTOCOL.md section 4), as mosquitto's psk_file has it."""
+    return hmac.digest(password.encode(), _SHARED, "sha256").hex()
+
+
+def write_keys(path: Path, logins: Mapping[str, str]) -> bool:
+    """Have these users' keys alone in mosquitto's psk_file, below others' lines; whether it changed. Raises OSError."""
+    text = _read(path)
+    above, _ = _split(text)
+    lines = [f"{user}:{shared_key(password)}" for user, password in sorted(logins.items())]
+    return _replace(path, text, "\n".join([*above, BEGIN, *lines, END, ""]))
 
 
 def write_acl(path: Path, bridge: str, claim: bool = False) -> bool:

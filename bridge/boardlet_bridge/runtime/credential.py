@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from boardlet_bridge.mqtt.credential import CLAIM_USER, UsersFile, hang_up, write_acl
+from boardlet_bridge.mqtt.credential import CLAIM_USER, UsersFile, hang_up, write_acl, write_keys
 
 COALESCE_S: Final = 0.05
 # At every signal mosquitto hashes the password of each connected client anew: 10,000 of them hold it up for 0.3 s. So
@@ -37,12 +37,13 @@ class CredentialSettings:
     pid_file: Path | None
     bridge_user: str
     password_file: Path | None
+    psk_file: Path | None = None
     claim_password: str = field(default="", repr=False)
     """With it a board that has only the site's claim may ask to be enrolled; "": none may."""
 
     @property
     def on(self) -> bool:
-        return self.users_file is not None or self.acl_file is not None
+        return any(file is not None for file in (self.users_file, self.acl_file, self.psk_file))
 
 
 class Credentials:
@@ -120,12 +121,14 @@ class Credentials:
     def _write(self, numbers: Mapping[str, int], told: bool) -> bool:
         # In a thread: a fleet's first file takes seconds.
         settings, changed = self._settings, False
+        logins = {board_id: self._password(board_id, number) for board_id, number in numbers.items()}
+        if settings.claim_password:
+            logins[CLAIM_USER] = settings.claim_password
+        if settings.psk_file:
+            changed |= write_keys(settings.psk_file, logins)
         if self._users is not None:
-            logins = {board_id: self._password(board_id, number) for board_id, number in numbers.items()}
             if settings.password_file:
                 logins[settings.bridge_user] = settings.password_file.read_text().strip()
-            if settings.claim_password:
-                logins[CLAIM_USER] = settings.claim_password
             changed |= self._users.write(logins)
         if settings.acl_file:
             changed |= write_acl(settings.acl_file, settings.bridge_user, bool(settings.claim_password))

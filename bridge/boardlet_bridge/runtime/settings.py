@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     """mosquitto's password_file, where the bridge is to keep it: who has a Board is let in, and the bridge itself."""
     broker_acl_file: Path | None = None
     """mosquitto's acl_file, where the bridge is to keep it: a board its own topics, the bridge those of all boards."""
+    broker_psk_file: Path | None = None
+    """mosquitto's psk_file, where the bridge is to keep it: keys by which boards speak TLS without a certificate."""
     broker_pid_file: Path | None = None
     """mosquitto's pid_file: by SIGHUP the bridge tells a broker on this host, or in this pod with a shared process
     namespace, that the files above have changed. Without it somebody else must see that, as in the chart."""

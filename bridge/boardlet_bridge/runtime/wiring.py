@@ -68,8 +68,8 @@ class Bridge:
         files = _credentials(settings, claim)
         if settings.broker_logins != "files" and (files.on or files.pid_file):
             raise ConfigurationError(
-                f"broker_logins {settings.broker_logins}: leave out broker_users_file, broker_acl_file and "
-                "broker_pid_file, which are of no use with it"
+                f"broker_logins {settings.broker_logins}: leave out broker_users_file, broker_acl_file, "
+                "broker_psk_file and broker_pid_file, which are of no use with it"
             )
         if settings.broker_logins == "dynamic-security":
             warn = self.engine.on_warning
@@ -295,6 +295,7 @@ def _credentials(settings: Settings, claim_password: str) -> CredentialSettings:
     return CredentialSettings(
         users_file=settings.broker_users_file,
         acl_file=settings.broker_acl_file,
+        psk_file=settings.broker_psk_file,
         pid_file=settings.broker_pid_file,
         bridge_user=settings.broker_user,
         password_file=settings.broker_password_file,
