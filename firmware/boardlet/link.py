@@ -56,7 +56,6 @@ class Link(MQTTClient):
         self.skip = 0  # bytes of an oversize packet that are still to be drained
         self.tx.buf = bytearray()
         self.inflight.clear()
-        self.pinged = False
 
     def open(self, now, keepalive, will):
         # Blocks for at most _CONNECT_S and the port's name resolution; raises OSError.
@@ -189,7 +188,7 @@ class Link(MQTTClient):
             if diff(now, at) >= _ANSWER_MS:
                 raise OSError("no PUBACK")
         if diff(now, self.heard) >= self.keepalive * 1500:
-            raise OSError("broker is silent")
+            raise OSError("silent")
         if diff(now, self.sent) >= self.keepalive * 333:
             self.ping()
             self.flush(now)
@@ -199,7 +198,7 @@ class Link(MQTTClient):
         # Up to n more bytes of the packet into rx; False when there are none now.
         n = self.io.readinto(self.view[self.got : self.got + n])
         if n == 0:
-            raise OSError("closed by the broker")
+            raise OSError("closed")
         self.got += n or 0
         return n
 
@@ -263,8 +262,7 @@ class Link(MQTTClient):
             self.tx.write(b"\x40\x02")
             self.tx.write(self.view[n : n + 2])
             n += 2
-        ours = len(topic) == len(self.prefix) + 1 and topic[:-1] == self.prefix
-        if not ours:
+        if topic[:-1] != self.prefix:
             return
         letter = chr(topic[-1])
         if size - n > self.limit or self.skip:
