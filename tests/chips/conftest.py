@@ -23,6 +23,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ports, volumes and the table of images are the test's own; a chip in its ROM is not knocked at for long."""
     monkeypatch.setenv("BOARDLET_PORTS", str(tmp_path / "ports"))
     monkeypatch.setenv("BOARDLET_VOLUMES", str(tmp_path / "volumes/*"))
+    monkeypatch.setenv("BOARDLET_USB", str(tmp_path / "usb"))
     monkeypatch.setenv("BOARDLET_IMAGES", str(tmp_path / "images.yaml"))
     monkeypatch.setenv("BOARDLET_KNOCK_S", "0.5")
     (tmp_path / "ports").mkdir()

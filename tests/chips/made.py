@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 
 from chips.boards import Kind
 
@@ -13,6 +14,16 @@ def esp_image(kind: Kind, size: int = 200_000, version: str = "1.28.0") -> bytes
     filler = random.Random(kind.key).randbytes(size)
     head = bytes([0xE9, 1, 0, 0x20]) + bytes(8) + struct.pack("<H", kind.image_chip_id or 0) + bytes(10)
     return head + filler[:1000] + b"\0v" + version.encode() + b"\0" + filler
+
+
+def dfu_image(size: int = 5000, vendor: int = 0x0483) -> bytes:
+    """A .dfu as MicroPython's tools/dfu.py makes it: one target of one element at the beginning of the flash."""
+    data = struct.pack("<II", 0x20020000, 0x08000189) + random.Random(size).randbytes(size)
+    element = struct.pack("<II", 0x08000000, len(data)) + data
+    target = struct.pack("<6sBI255sII", b"Target", 0, 1, b"ST...", len(element), 1) + element
+    content = struct.pack("<5sBIB", b"DfuSe", 1, 11 + len(target), 1) + target
+    content += struct.pack("<HHHH3sB", 0, 0xDF11, vendor, 0x011A, b"UFD", 16)
+    return content + struct.pack("<I", zlib.crc32(content) ^ 0xFFFFFFFF)
 
 
 def uf2_image(family: int = 0xE48BFF56, blocks: int = 300, version: str = "1.28.0") -> bytes:

@@ -94,9 +94,7 @@ class Admin:
                 raise Refused(f"{status}: {said.get('message')}")
             time.sleep(AGAIN_S)
 
-    def _once(
-        self, method: str, path: str, body: Mapping[str, Any] | None, content: str
-    ) -> tuple[int, dict[str, Any]]:
+    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, content: str) -> tuple[int, dict[str, Any]]:
         if self._connection is None:
             self._connection = self._open()
         try:

@@ -94,6 +94,9 @@ def _ports() -> Iterator[Finding]:
     if not there:
         yield Finding("no board is plugged in (which is fine if none is to be flashed)")
     for port in there:
+        if port.is_dfu:
+            yield Finding(f"port {port}: `boardlet flash {port.path}` says how it gets its image")
+            continue
         wanted = os.W_OK if port.is_volume else os.R_OK | os.W_OK
         if os.access(port.path, wanted):
             yield Finding(f"port {port}")

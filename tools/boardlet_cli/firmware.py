@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from chips import NOT_FOUND, ChipError, esp, images, ports, uf2
-from chips.boards import Kind, of_chip, of_machine
+from chips import NOT_FOUND, OWN_STEP, ChipError, dfu, esp, images, ports, uf2
+from chips.boards import Kind, kinds, of_chip, of_machine
 from chips.image import ImageFile
 from chips.ports import Port
 
@@ -60,7 +60,7 @@ def prompt(stack: ExitStack, port: Port) -> Device | None:
 
     Raises ChipError for a patience that is none.
     """
-    if port.is_volume:
+    if port.is_volume or port.is_dfu:
         return None
     sure = any(word in port.name for word in ("MicroPython", *_NEVER_ESP))
     try:
@@ -76,6 +76,8 @@ def look(port: Port, device: Device | None) -> Seen:
     if port.is_volume:
         kind = uf2.kind_of(Path(port.path))
         return Seen(port, kind, None, f"{kind.name} with BOOTSEL held")
+    if port.is_dfu:
+        return Seen(port, next(kind for kind in kinds().values() if kind.method == "dfu"), None, port.name)
     if device is None:
         return _by_esptool(port, "no MicroPython")
     try:
@@ -93,7 +95,7 @@ def _by_esptool(port: Port, what_runs: str) -> Seen:
     except ChipError as error:
         raise ChipError(
             f"neither MicroPython nor an Espressif chip answers: {error}. A Pico is plugged in with BOOTSEL held; an "
-            "STM32 gets its first image by DFU (docs/flashing.md)",
+            "STM32 with BOOT0 at 3V3, then it has no serial port, and `boardlet flash` without one finds it",
             NOT_FOUND,
         ) from error
     kind = of_chip(found.chip)
@@ -113,10 +115,7 @@ def choose(seen: Seen, wanted: str | None, erase: bool, report: Report) -> Image
         raise ChipError(f"--erase is for Espressif chips: `boardlet erase {seen.port.path}` takes files off a board")
     found = images.find(wanted, seen.kind, lambda have, total: report.progress(have / total if total else 0.0))
     if seen.kind.method == "dfu":
-        raise ChipError(
-            f"a {seen.kind.chip} gets its image by DFU, which is a step of your own: connect BOOT0 to 3V3, reset, "
-            f"`{' '.join(seen.kind.command)} {found.path}`, free BOOT0, reset, and run the same command without --image"
-        )
+        raise ChipError(dfu.steps(seen.kind, found, seen.port), OWN_STEP)
     return found
 
 

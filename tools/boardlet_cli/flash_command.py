@@ -29,7 +29,8 @@ EXAMPLES: Final = (
     "  boardlet flash /dev/ttyUSB0 --claim\n\n"
     "Exit codes: 0 Ready (or the dry run is done), 1 a step failed, 2 wrong usage, 3 this machine lacks something, "
     "4 no board or several, 5 no image or one that does not fit, 6 the image could not be written, 7 flashed but not "
-    "Ready, 130 interrupted. Whatever it was: run the same command again, it goes on from what is done."
+    "Ready, 8 a step of your own comes first (STM32: DFU), 130 interrupted. Whatever it was: run the same command "
+    "again, it goes on from what is done."
 )
 
 NEEDED: Final = "is needed where there is no site file (`boardlet site init` writes one)"

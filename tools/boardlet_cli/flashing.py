@@ -28,7 +28,7 @@ NO_WORD: Final = ("Asking", "NeverSeen", "Gone", "Silent")  # reasons of a board
 def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Report) -> None:
     """Flash one board; raises FlashFailed, ChipError, DeviceError or KubectlFailed with the cause and the next step."""
     with ExitStack() as stack:
-        port = ports.choose(order.port)
+        port = ports.choose(order.port, dfu=True)
         device = firmware.prompt(stack, port)
         seen = firmware.look(port, device)
         held = flash.configuration(device) if device else {}

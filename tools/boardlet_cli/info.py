@@ -38,7 +38,7 @@ def info(
     keys = sitefile.keys_of(root_key) if root_key else None
     problems: list[str] = []
     with ExitStack() as stack:
-        place = ports.choose(port)
+        place = ports.choose(port, dfu=True)
         device = firmware.prompt(stack, place)
         seen = firmware.look(place, device)
         facts: dict[str, Any] = {"port": place.path, "is": seen.words}

@@ -10,6 +10,7 @@ from typing import Final
 NOT_FOUND: Final = 4
 BAD_IMAGE: Final = 5
 NOT_WRITTEN: Final = 6
+OWN_STEP: Final = 8
 
 
 class ChipError(Exception):

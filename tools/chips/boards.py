@@ -28,7 +28,7 @@ class Kind:
     method: str
     """esptool, uf2 or dfu."""
     offset: int = 0
-    """Where in flash the image begins (esptool)."""
+    """Where in flash the image begins (esptool; dfu for a .bin)."""
     image_chip_id: int | None = None
     """In the image's header; None where it has none (ESP8266)."""
     volume_ids: tuple[str, ...] = ()

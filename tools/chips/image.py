@@ -3,6 +3,7 @@
 Espressif images begin with 0xE9 and, but for the ESP8266, name the chip in their header:
 https://docs.espressif.com/projects/esptool/en/latest/esp32/advanced-topics/firmware-image-format.html
 UF2 files are blocks of 512 bytes with a family id: https://github.com/microsoft/uf2
+A .dfu for an STM32 is DfuSe (ST's UM0391), and ends with a CRC over all of it (USB DFU 1.1, appendix B).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +25,10 @@ ESP_MAGIC: Final = 0xE9
 UF2_MAGIC: Final = (0x0A324655, 0x9E5D5157)
 UF2_END: Final = 0x0AB16F30
 UF2_BLOCK: Final = 512
+DFU_MAGIC: Final = b"DfuSe"
+_DFU_SUFFIX: Final = struct.Struct("<HHHH3sBI")
+_STM_VENDOR: Final = 0x0483
+_STM32_FLASH: Final = range(0x08000000, 0x08400000)
 _UF2_FAMILY: Final = 0x2000  # flag: the word at 28 is a family id
 _ABSOLUTE: Final = 0xE48BFF57  # RP2350: a block for every family, which works around a fault of the chip
 _MAX_BYTES: Final = 64 << 20
@@ -63,6 +69,8 @@ class ImageFile:
             self._check_esp(kind)
         elif kind.method == "uf2":
             self._check_uf2(kind)
+        elif wrong := self._no_dfu():
+            raise ChipError(f"{self.name} {wrong}: take the .dfu from {kind.page}", BAD_IMAGE)
 
     def _check_esp(self, kind: Kind) -> None:
         if len(self.content) < 24 or self.content[0] != ESP_MAGIC:
@@ -77,6 +85,17 @@ class ImageFile:
                 f"take the one from {kind.page}",
                 BAD_IMAGE,
             )
+
+    def _no_dfu(self) -> str:
+        # What is wrong with an image for an STM32, "" if nothing is: a .dfu, or a .bin with its vectors first.
+        if not self.content.startswith(DFU_MAGIC):
+            entry = struct.unpack_from("<II", self.content)[1] if len(self.content) >= 8 else 0
+            right = entry & 1 and entry - 1 in _STM32_FLASH
+            return "" if right else "is no .dfu, nor a .bin that begins with an STM32's vectors"
+        *_, vendor, _, mark, size, crc = _DFU_SUFFIX.unpack(self.content[-_DFU_SUFFIX.size :].rjust(16, b"\0"))
+        if mark != b"UFD" or size != _DFU_SUFFIX.size or crc != zlib.crc32(self.content[:-4]) ^ 0xFFFFFFFF:
+            return "is damaged: its last bytes are not those of a whole .dfu"
+        return "" if vendor == _STM_VENDOR else f"is for the USB vendor {vendor:04x}, not for {_STM_VENDOR:04x}"
 
     def _check_uf2(self, kind: Kind) -> None:
         if not self.content or len(self.content) % UF2_BLOCK:

@@ -22,7 +22,7 @@ from provision import cache
 
 from . import BAD_IMAGE, ChipError
 from .boards import Kind, kinds
-from .image import UF2_MAGIC, ImageFile, read
+from .image import DFU_MAGIC, UF2_MAGIC, ImageFile, read
 
 BUILT_IN: Final = Path(__file__).with_name("images.yaml")
 VARIABLE: Final = "BOARDLET_IMAGES"
@@ -116,11 +116,15 @@ def _pinned_for(kind: Kind, received: Received) -> ImageFile:
     fitting = [pin for pin in pins().values() if pin.board == kind.key]
     if not fitting:
         raise ChipError(
-            f"no image of MicroPython is known for {kind.name}: get {kind.micropython_board} from {kind.page} and say "
+            f"no image of MicroPython is known for {kind.name}: get {_which(kind)} from {kind.page} and say "
             "--image FILE, or `boardlet images add URL-or-FILE` once",
             BAD_IMAGE,
         )
     return _load(fitting[-1], received)  # the one that was added last
+
+
+def _which(kind: Kind) -> str:
+    return f"the .dfu of your board (as {kind.micropython_board})" if kind.method == "dfu" else kind.micropython_board
 
 
 def _load(pin: Pin, received: Received) -> ImageFile:
@@ -181,6 +185,8 @@ def _kind_of(name: str, content: bytes, board: str | None) -> Kind:
         is_uf2 = content[:4] == UF2_MAGIC[0].to_bytes(4, "little")
         told = [k for k in kinds().values() if k.method == "uf2" or k.image_chip_id is not None]
         fitting = [kind for kind in told if (kind.method == "uf2") == is_uf2 and _fits(name, content, kind)]
+        if content.startswith(DFU_MAGIC):
+            fitting = [kind for kind in kinds().values() if kind.method == "dfu"]
     if len(fitting) != 1:
         raise ChipError(
             f"{name} does not say for which board it is: name it, --board one of {', '.join(kinds())}", BAD_IMAGE

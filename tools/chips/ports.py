@@ -1,4 +1,5 @@
-"""Where boards are plugged in: serial ports that this machine lists, and boot volumes of chips that take UF2 files.
+"""Where boards are plugged in: serial ports that this machine lists, boot volumes of chips that take UF2 files, and
+STM32 chips that wait in DFU mode (usb:1-2, as Linux names the socket).
 
 With BOARDLET_PORTS set to a folder, its links are the ports instead, as in /dev/serial/by-id: for containers, which see
 the devices but not the bus, and for udev rules of one's own.
@@ -20,10 +21,14 @@ from . import NOT_FOUND, ChipError
 
 VARIABLE: Final = "BOARDLET_PORTS"
 VOLUMES_VARIABLE: Final = "BOARDLET_VOLUMES"
+USB_VARIABLE: Final = "BOARDLET_USB"
 INFO: Final = "INFO_UF2.TXT"
 _MOUNTS: Final = ("/media/*", "/media/*/*", "/run/media/*/*", "/mnt/*", "/Volumes/*")
 _BY_ID: Final = re.compile(r"^usb-(?P<name>.+?)_(?P<serial>[^_]+?)-if\d+(-port\d+)?$")
 _POLL_S: Final = 0.1
+_USB: Final = "/sys/bus/usb/devices"
+_DFU: Final = ("0483", "df11")
+_DFU_PREFIX: Final = "usb:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,11 @@ class Port:
     def is_volume(self) -> bool:
         """Whether it is the boot volume of a chip that takes UF2 files."""
         return Path(self.path).is_dir()
+
+    @property
+    def is_dfu(self) -> bool:
+        """Whether it is an STM32 in DFU mode."""
+        return self.path.startswith(_DFU_PREFIX)
 
 
 def serial_ports() -> list[Port]:
@@ -68,17 +78,41 @@ def volumes() -> list[Port]:
     return [Port(str(path), "UF2 boot volume") for path in sorted(found) if (path / INFO).is_file()]
 
 
+def dfu_devices() -> list[Port]:
+    """The STM32 chips in DFU mode; Linux only."""
+    found = []
+    for folder in sorted(Path(os.environ.get(USB_VARIABLE) or _USB).glob("*")):
+        if (_word(folder / "idVendor"), _word(folder / "idProduct")) == _DFU:
+            found.append(Port(_DFU_PREFIX + folder.name, "STM32 in DFU mode", _word(folder / "serial"), folder.name))
+    return found
+
+
 def candidates() -> list[Port]:
     """Everything that may be a board."""
-    return serial_ports() + volumes()
+    return serial_ports() + volumes() + dfu_devices()
 
 
-def choose(path: str | None) -> Port:
-    """The port that the user names, or the only candidate; raises ChipError that lists what there is."""
+def choose(path: str | None, dfu: bool = False) -> Port:
+    """The port that the user names, or the only candidate; raises ChipError that lists what there is.
+
+    With `dfu` it may be a chip in DFU mode, to which only an image can be written.
+    """
+    found = _chosen(path)
+    if found.is_dfu and not dfu:
+        raise ChipError(f"{found} takes an image only: `boardlet flash {found.path} --name NAME`", NOT_FOUND)
+    return found
+
+
+def _chosen(path: str | None) -> Port:
     there = candidates()
     if path is not None:  # perhaps by another name, as a link in /dev/serial/by-id
         real = os.path.realpath(path)
         known = [port for port in there if port.path == path or os.path.realpath(port.path) == real]
+        if not known and path.startswith(_DFU_PREFIX):
+            raise ChipError(
+                f"no STM32 is in DFU mode at {path}: connect BOOT0 to 3V3, press RESET, and see `boardlet doctor`",
+                NOT_FOUND,
+            )
         return replace(known[0], path=path) if known else Port(path)
     if len(there) == 1:
         return there[0]
@@ -114,6 +148,13 @@ def reappeared(before: Iterable[Port], old: Port, seconds: float) -> list[Port]:
 def _same(port: Port, old: Port) -> bool:
     plain = [re.sub(r"[^0-9a-z]", "", each.serial.lower()) for each in (port, old)]
     return bool(plain[0] and plain[0] == plain[1]) or bool(port.location and port.location == old.location)
+
+
+def _word(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _link(path: Path) -> Port:
