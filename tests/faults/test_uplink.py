@@ -31,7 +31,7 @@ def uplink(plane: ControlPlane) -> Iterator[Uplink]:
 
 
 def test_uplink_thin_lossy_and_cut(
-    case: Case, make_fleet: MakeFleet, uplink: Uplink, cluster: Cluster, tmp_path: Path
+    case: Case, uplink: Uplink, make_fleet: MakeFleet, cluster: Cluster, tmp_path: Path
 ) -> None:
     """By 64 kbit/s, a second each way and 20 % loss an edit arrives and its status comes back; a cut, in which people
     edit and sensors move, loses nothing."""
