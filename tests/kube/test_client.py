@@ -44,6 +44,14 @@ def test_any_text_can_be_written(plane: ControlPlane, cluster: Cluster) -> None:
     assert written(plane, cluster, values) == [values]
 
 
+def test_a_status_is_one_value_to_the_api_server(plane: ControlPlane, cluster: Cluster) -> None:
+    """Who wrote it is kept once for all of a status, and not for each field: that would be half of every answer."""
+    written(plane, cluster, {"led": True, "light": 1.5})
+    told = cluster.run("get", "board", "g1", "-o", "json", "--show-managed-fields").stdout
+    ours = [entry for entry in json.loads(told)["metadata"]["managedFields"] if entry.get("subresource") == "status"]
+    assert [entry["fieldsV1"] for entry in ours] == [{"f:status": {}}]
+
+
 def test_the_last_value_can_go(plane: ControlPlane, cluster: Cluster) -> None:
     """A board that reports nothing any more, as after a change of its model, has a status that says so."""
     assert written(plane, cluster, {"led": True}, {}, {"door": False}, {"light": 1.5}) == [
