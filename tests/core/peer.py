@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cbor2
-from boardlet_bridge.core.board import FINALIZER, new_board, step
+from boardlet_bridge.core.board import FINALIZER, new_board, recorded_key, step
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.event import (
     BrokerDown,
@@ -229,7 +229,9 @@ class World:
         check(status)
         if status != self.object["status"]:
             self.writes += 1
-            self.object["status"] = status
+            before, self.object["status"] = recorded_key(self.object), status
+            if recorded_key(self.object) != before:
+                self.send(ObjectSeen(copy.deepcopy(self.object)))  # of our own echo this alone moves the core
 
     def edit(self, **properties: Any) -> None:
         """kubectl patch of spec.properties."""

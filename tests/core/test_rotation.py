@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
+import boardlet_wire as wire
 import cbor2
 import pytest
-from boardlet_bridge.core import enrollment
+from boardlet_bridge.core import enrollment, rotation
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.root_key import RootKey
 from boardlet_bridge.core.rotation import MOST_S
@@ -215,3 +218,48 @@ def test_a_key_under_way_is_given_to_no_other_chip() -> None:
     }
     key = enrollment.key_for(board, BOARD_ID, 1)
     assert (key.number, "keyNumber: 3, revokedKeyNumber: 2" in key.why) == (0, True)
+
+
+def test_it_is_wrapped_as_the_protocol_has_it() -> None:
+    """What the bridge sends is byte for byte the vector that independent code made."""
+    vectors = json.loads((Path(wire.__file__).parent / "vectors.json").read_text())
+    [vector] = [m for m in vectors["messages"] if m["name"] == "take the next key"]
+    world = ready()
+    world.board.ring = KeyRing(bytes.fromhex(vectors["root"]), b"t" * 16)
+    world.board.keys = world.board.ring.board(vectors["board"])
+    world.board.epoch = bytes.fromhex(vectors["epoch"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KeyRing, "nonce", lambda *_: bytes(range(8)))
+        rotate(world)
+    [sent] = [p.payload for p in world.published if p.letter == "c" and len(p.payload) > 60]
+    assert sent.hex() == vector["payload"]
+
+
+def test_the_login_waits_for_the_status() -> None:
+    """While the API server takes no status, the board goes on with its old password: no bridge could know better."""
+    world = ready()
+    rotate(world)
+    status = copy.deepcopy(world.object["status"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "write", lambda _: None)
+        take(world)
+        assert (world.board.keys.number, world.board.login) == (2, 1)
+    world.object["status"] = status
+    world.retained = {}
+    world.start_bridge()
+    world.connect_broker()
+    assert world.board.login == 1, "the store of the broker was lost too, and the board is let in all the same"
+    world.send(world.side.here())
+    world.answer()
+    assert world.board.login == 2
+
+
+def test_a_replica_that_keeps_the_logins_follows_the_status() -> None:
+    """A bridge that does not hear the board lets it in by what another one has written of it."""
+    world = World()
+    rotate(world)
+    assert world.board.login == 1
+    world.object["status"] = {"board": {"keyNumber": 2}}
+    world.touch()
+    assert (world.board.login, world.board.root_number) == (2, 1)
+    assert not rotation.under_way(world.board)

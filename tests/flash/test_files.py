@@ -12,11 +12,14 @@ from functools import cache
 import pytest
 from boardimage import Image
 from boardimage import image as made
+from boardlet_bridge.core.board import new_board
+from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.root_key import only
+from boardlet_bridge.core.state import Limits
 from boardlet_cli import flash
 from boardlet_cli.device import Device, DeviceError
 from boardlet_cli.flash import Plan
-from boardlet_cli.identity import ID_FORM, identify
+from boardlet_cli.identity import ID_FORM, identify, key_number
 from boardlet_cli.order import FlashFailed, Order
 from boardlet_wire import seal
 from boardlet_wire.keys import board_key
@@ -39,6 +42,21 @@ builtins.__import__ = lambda name, *more: Small if name == "os" else _import(nam
 def image() -> Image:
     """The agent's files, made once: a board that was reset writes to its flash two seconds later."""
     return made()
+
+
+@pytest.mark.parametrize("proven", [0, 1, 2, 3])
+@pytest.mark.parametrize(("wanted", "revoked"), [(1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1)])
+def test_the_number_that_is_flashed_is_the_one_that_is_let_in(proven: int, wanted: int, revoked: int) -> None:
+    """As the bridge decides it, also while the next key is on its way over the air; none where all are revoked."""
+    keys = only(bytes(32))
+    spec = {"boardID": BOARD_ID, "credential": {"keyNumber": wanted, "revokedKeyNumber": revoked}}
+    found = {"spec": spec, "status": {"board": {"keyNumber": proven}} if proven else {}}
+    lets_in = new_board(BOARD_ID, KeyRing.of(keys, bytes(16)), Limits(), found).key_number
+    if lets_in:
+        assert key_number(Order(None, "g1", "greenhouse", "", 0, keys), found) == lets_in
+    else:
+        with pytest.raises(FlashFailed, match="revoked"):
+            key_number(Order(None, "g1", "greenhouse", "", 0, keys), found)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ class Outlet:
         self.published: list[str] = []
         self.refusals: list[str] = []
         self.marks: list[tuple[str, str, str]] = []
+        self.admitted: dict[str, int] = {}
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.published.append(topic)
@@ -46,7 +47,8 @@ class Outlet:
     def unknown_board(self, board_id: str) -> None: ...
     def warned(self, reason: str) -> None: ...
     def doubt(self) -> None: ...
-    def admit(self, board_id: str, number: int) -> None: ...
+    def admit(self, board_id: str, number: int) -> None:
+        self.admitted[board_id] = number
 
     def sure(self) -> bool:
         return self.is_sure
@@ -84,6 +86,21 @@ def engine(outlet: Outlet) -> Engine:
 
 def message(engine: Engine, letter: str, payload: bytes, retained: bool = False, board_id: str = "board0001") -> None:
     engine.on_message(board_id, letter, topic(board_id, letter), payload, retained)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_login_follows_the_key_that_a_status_names(engine: Engine, outlet: Outlet, serves: bool) -> None:
+    """A key that came over the air is let in once the object has it, by every replica, whoever heard the board."""
+    if not serves:
+        engine.release([bucket("board0001")])
+    before = board(1)
+    before["spec"]["credential"] = {"keyNumber": 2, "revokedKeyNumber": 0, "rotation": "OverTheAir"}
+    before["metadata"] |= {"generation": 2, "resourceVersion": "2"}
+    engine.on_board("MODIFIED", before)
+    assert outlet.admitted["board0001"] == 1
+    after = {**before, "metadata": {**before["metadata"], "resourceVersion": "3"}}
+    engine.on_board("MODIFIED", {**after, "status": {"board": {"keyNumber": 2}}})
+    assert outlet.admitted["board0001"] == 2
 
 
 def test_a_flood_is_counted_and_not_logged_line_by_line(engine: Engine, outlet: Outlet) -> None:

@@ -139,6 +139,7 @@ def messages() -> list[dict[str, object]]:
         message("heartbeat", "r", {-1: 4, -2: 10, -4: 72}),
         message("report everything", "c", {0: bytes(range(8)), 1: 0}),
         message("introduce yourself", "c", {0: bytes(range(8)), 1: 1}),
+        message("take the next key", "c", {0: bytes(range(8)), 1: 2, 2: EPOCH, 5: [2, wrapped(2, bytes(range(8)))]}),
         message("want", "w", {0: short(model), 1: 0, 2: 900}),
         message("file", "f", {0: short(model), 1: 0, 2: len(model), 3: model}),
         message("no such file", "f", {0: short(b"z"), 4: 1}),
@@ -149,6 +150,12 @@ def messages() -> list[dict[str, object]]:
         part("state of every type", values, encode(values)),
         part("state with sleep", sleepy, encode(sleepy)),
     ]  # fmt: skip
+
+
+def wrapped(number: int, nonce: bytes) -> bytes:
+    # The next key under the one before it.
+    block = mac(board_key(BOARD, number - 1), b"rotate\x00", nonce)
+    return bytes(a ^ b for a, b in zip(board_key(BOARD, number), block, strict=True))
 
 
 def checked_values() -> list[tuple[dict[int, object], object, int]]:

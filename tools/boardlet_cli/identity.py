@@ -50,7 +50,7 @@ def identify(order: Order, existing: Mapping[str, Any], cluster: Cluster | None)
     board_id = _identity(order, existing, found)
     if cluster and not found:
         _may_be_created(order, board_id, cluster)
-    number = _key_number(order, found) if found else _first_number(order)
+    number = key_number(order, found) if found else _first_number(order)
     return Identity(board_id, not found, existing, number)
 
 
@@ -70,8 +70,8 @@ def _first_number(order: Order) -> int:
     return order.key_number or order.root_keys[0].first
 
 
-def _key_number(order: Order, found: Mapping[str, Any]) -> int:
-    # As the bridge decides it: the number that the board has spoken under, else the object's, but no revoked one.
+def key_number(order: Order, found: Mapping[str, Any]) -> int:
+    """The number of the key that an existing Board is flashed with, as the bridge decides it; raises FlashFailed."""
     credential = found["spec"].get("credential") or {}
     wanted, revoked = int(credential.get("keyNumber", 1)), int(credential.get("revokedKeyNumber", 0))
     proven = int((found.get("status") or {}).get("board", {}).get("keyNumber", 0))

@@ -53,8 +53,7 @@ PASSING: Final = ("Pending", "Asking", "Waiting")  # reasons of Synced that may 
 def new_board(board_id: str, ring: KeyRing, limits: Limits, obj: Mapping[str, Any] | None = None) -> Board:
     """The state of a Board that has just been met; its object says which key it holds."""
     board = Board(ring.board(board_id, ring.lowest), ring, limits, spec=(obj or {}).get("spec") or {})
-    said = (((obj or {}).get("status") or {}).get("board") or {}).get("keyNumber")
-    board.proven_key = said if type(said) is int and 0 < said <= MAX_KEY_NUMBER else 0
+    board.proven_key = recorded_key(obj or {})
     if board.key_number > ring.lowest:
         board.keys = ring.board(board_id, board.key_number)
     return board
@@ -121,6 +120,9 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     board.deleting = bool(meta.get("deletionTimestamp"))
     board.finalizer = FINALIZER in (meta.get("finalizers") or ())
     status = obj.get("status") or {}
+    board.recorded_key = recorded_key(obj)
+    if not board.broker_up:  # another replica may have heard it meanwhile
+        board.proven_key = max(board.proven_key, board.recorded_key)
     board.recorded = _recorded(board.uid, status.get("desired"))
     if first and not board.reported:
         # A bridge that has just started shows what was known last until the board has answered.
@@ -134,6 +136,12 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     if follow(board):
         return broker_up(board, now)
     return reconcile(board, now)
+
+
+def recorded_key(obj: Mapping[str, Any]) -> int:
+    """The key number that a board has spoken under, by its object's status; 0: by that it never did."""
+    said = ((obj.get("status") or {}).get("board") or {}).get("keyNumber")
+    return said if type(said) is int and 0 < said <= MAX_KEY_NUMBER else 0
 
 
 def short_uid(uid: str) -> bytes:
@@ -179,7 +187,7 @@ def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
         urgent, board.settled = False, True
         if not board.unshown and not board.untold:
             return []
-    elif now < (until := _passing(board, decided)):
+    elif now < (until := _passing(board, decided)) and not board.unrecorded:
         return [Wake(until)]
     else:
         urgent = board.untold = board.settled = True

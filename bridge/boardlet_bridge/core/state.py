@@ -168,6 +168,7 @@ class Board:
 
     # Keys
     proven_key: int = 0  # the highest number that the board has spoken under
+    recorded_key: int = 0  # the number that it had by its object's status
     offered_in: bytes = b""  # the session in which the next key was sent last
     offers: int = 0  # how often in that session
     offer_again: float = 0.0
@@ -236,8 +237,17 @@ class Board:
 
     @property
     def login(self) -> int:
-        """The number of the key whose password lets the board in at the broker; 0: it is not to be let in."""
-        return 0 if self.deleting or not self.uid else self.key_number
+        """The number of the key whose password lets the board in at the broker; 0: it is not to be let in.
+
+        It follows from the object alone. A key that came over the air counts here when the status has it: a bridge that
+        starts then knows it too, and another replica, which keeps the logins and has not heard the board.
+        """
+        return 0 if self.deleting or not self.uid else self._in_use(self.recorded_key)
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether the board has changed its key since its object's status was written, for which its login waits."""
+        return 0 < self.recorded_key < self.proven_key
 
     @property
     def wanted_key(self) -> int:
@@ -274,8 +284,11 @@ class Board:
 
         Flashed it is with the first number that is not revoked; what the object wants above that it gets over the air.
         """
+        return self._in_use(self.proven_key)
+
+    def _in_use(self, spoken: int) -> int:
         flashed = min(self.wanted_key, self.revoked_key + 1)
-        return next((n for n in (self.proven_key, flashed) if n > self.revoked_key), 0)
+        return next((n for n in (spoken, flashed) if n > self.revoked_key), 0)
 
     @property
     def heartbeat_s(self) -> int:

@@ -75,7 +75,10 @@ def model_snapshot(seen: ModelSeen, obj: Mapping[str, Any], wall: str) -> dict[s
 
 def _birth(board: Board, previous: Mapping[str, Any]) -> dict[str, Any]:
     if board.birth is None:
-        return {key: previous[key] for key in ("board", "model", "app", "session") if key in previous}
+        kept = {key: previous[key] for key in ("board", "model", "app", "session") if key in previous}
+        if board.unrecorded and "board" in kept:
+            kept["board"] = {**kept["board"], "keyNumber": board.proven_key}
+        return kept
     birth = board.birth
     said: dict[str, Any] = {"board": dict(birth.fields), "session": {"epoch": board.epoch.hex()}}
     if birth.model_digest:

@@ -17,8 +17,8 @@ import structlog
 from boardlet_wire.names import DESIRED, SESSION
 from boardlet_wire.topic import bucket
 
-from boardlet_bridge.core.board import new_board, step
-from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.board import new_board, recorded_key, step
+from boardlet_bridge.core.credential import FIRST_KEY_NUMBER, KeyRing
 from boardlet_bridge.core.event import (
     BrokerDown,
     BrokerUp,
@@ -266,8 +266,7 @@ class Engine:
         """The highest key number that a board of this id has spoken under, to this replica or by a status; or 0."""
         proven = 0
         for entry in self.claims.by_id.get(board_id, ()):
-            said = ((entry.object.get("status") or {}).get("board") or {}).get("keyNumber")
-            proven = max(proven, entry.board.proven_key, said if type(said) is int else 0)
+            proven = max(proven, entry.board.proven_key, recorded_key(entry.object))
         return proven
 
     def claimed(self, board_id: str, but: Name) -> bool:
@@ -407,11 +406,12 @@ def model_ref(obj: Mapping[str, Any]) -> Name:
 
 
 def decisive(obj: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What of an object can move the core; the rest, and our own echo, cannot."""
+    """What of an object can move the core; the rest, and nearly all of our own echo, cannot."""
     meta = obj["metadata"]
     # The spec too: a restored cluster gives the generation, and even the version, that it had given to another edit.
     spoken = meta.get("annotations"), meta.get("deletionTimestamp"), meta.get("finalizers")
-    return (meta.get("generation"), obj.get("spec"), *spoken)
+    # Of the status only the key's number, which the broker's logins follow; a board's first one changes nothing.
+    return (meta.get("generation"), obj.get("spec"), max(FIRST_KEY_NUMBER, recorded_key(obj)), *spoken)
 
 
 def older(obj: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
