@@ -9,6 +9,7 @@ from typing import get_args
 
 import pytest
 import typer
+import yaml
 from boardlet_bridge.core import condition, enrollment, notice
 from boardlet_cli.main import app
 
@@ -53,6 +54,16 @@ def test_every_reason_is_documented_and_no_other() -> None:
     assert all(row[3] for row in rows)
     assert {row[0] for row in rows} == words(condition.Type)
     assert {row[1] for row in rows} == words(condition.Status)
+
+
+def test_what_an_object_says_before_any_bridge_is_documented() -> None:
+    """The conditions that the API server gives a new Board or BoardModel stand in docs/status.md too."""
+    documented = {tuple(row[:3]) for row in table("Conditions of a Board") + table("Conditions of a BoardModel")}
+    for kind in ("boards", "boardmodels"):
+        crd = next(yaml.safe_load_all((ROOT / f"crds/{kind}.yaml").read_text()))
+        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+        given = {(c["type"], c["status"], c["reason"]) for c in schema["default"]["conditions"]}
+        assert given <= documented
 
 
 def test_every_fault_of_a_property_is_documented_and_no_other() -> None:
