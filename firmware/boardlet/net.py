@@ -16,22 +16,21 @@ class Net:
 
             self.wlan = network.WLAN(network.STA_IF)
         self.until = None
-        self.last_up = None
+        self.down_at = None  # when it was first missed
 
     def ready(self, now):
         # Whether there is a network now; asks for one where there is none.
         if not self.wlan:
             return True
-        if self.last_up is None:
-            self.last_up = now
         if self.wlan.isconnected():  # status() lies on ESP32
-            self.last_up = now
-            self.until = None
+            self.down_at = self.until = None  # not now: it is not asked again before the connection has ended
             return True
+        if self.down_at is None:
+            self.down_at = now
         if self.until is None or diff(now, self.until) >= 0:
-            if diff(now, self.last_up) >= _RADIO_MS:
+            if diff(now, self.down_at) >= _RADIO_MS:
                 self.down()
-                self.last_up = now
+                self.down_at = now
             self.wlan.active(True)
             try:
                 self.wlan.connect(*self.wifi)

@@ -336,7 +336,9 @@ class Twin:
     def _wait(self, now, p):
         if p.told_at is None or p.error != p.error_told:
             return 0
-        return max(0, diff(add(p.told_at, p.row.get(9, 0) * 1000), now))
+        ms = p.row.get(9, 0) * 1000
+        wait = diff(add(p.told_at, ms), now)
+        return wait if 0 < wait <= ms else 0
 
     # Commands and files
     def on_command(self, now, body):
@@ -346,8 +348,9 @@ class Twin:
         if asked in (0, 1):
             f[0].hex()  # bytes, or it is malformed
             self.nonce = f[0]
+            # Nobody may have asked for weeks: what is past for half the ticks' period looks like the future.
             at = add(self.last_full, _FULL_MS)
-            self.full_at = now if diff(now, at) >= 0 else at
+            self.full_at = at if 0 < diff(at, now) <= _FULL_MS else now
         return asked
 
     def on_file(self, now, body):
@@ -394,8 +397,7 @@ class Twin:
             if body:
                 return self._report(now, body)
         if diff(now, self.sent_at) >= self.heartbeat_ms:
-            body = {-4: uptime_s, -2: self.applied[1] if self.applied else 0}
-            return self._report(now, body)
+            return self._report(now, {-4: uptime_s, -2: self.applied[1] if self.applied else 0})
 
     def _report(self, now, body):
         body[-1] = self.seq
@@ -411,7 +413,7 @@ class Twin:
             if p.error if full else p.error != p.error_told:
                 errors[p.index] = p.error
             p.error_told = p.error
-        if full:
+        if full or self.answer:
             for i in self.strange:
                 errors[i] = _UNKNOWN
         return errors
@@ -442,13 +444,10 @@ class Twin:
     def _changes(self, now):
         body = {}
         for p in self.props.values():
-            if self._told_wrong(p) and self._wait(now, p) == 0:
+            if self._told_wrong(p) and not self._wait(now, p):
                 if p.changed() and p.value is not None:
                     self._tell(now, p, body)
         errors = self._errors(False)
-        if self.answer and self.strange:
-            for i in self.strange:
-                errors[i] = _UNKNOWN
         if errors:
             body[-3] = errors
         if self.answer:

@@ -184,3 +184,18 @@ def test_the_cluster_is_edited_in_it(site: Site) -> None:
     assert len(site.told) <= 2
     site.run(HOUR_MS)
     assert not site.difference()
+
+
+def test_the_bridge_is_away_for_longer(site: Site) -> None:
+    """A board that nobody has asked for a week, while its connection stood, answers the next bridge at once: its ticks
+    have come more than half round since the last time."""
+    site.kill(site.bridges[0])
+    site.quarrel = False
+    site.run(DAYS * 24 * HOUR_MS)
+    site.start_bridge()
+    site.run(20_000)
+    assert not site.difference()
+    site.silicon.adc = 99
+    site.run(600_000)
+    assert site.object is not None
+    assert site.object["status"]["reported"]["temp"] == 99
