@@ -12,6 +12,7 @@ import cbor2
 import pytest
 from boardlet_bridge.core import enrollment, rotation
 from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.event import Message
 from boardlet_bridge.core.root_key import RootKey
 from boardlet_bridge.core.rotation import MOST_S
 from boardlet_wire import seal
@@ -169,6 +170,61 @@ def test_a_bridge_that_dies_between_the_steps_loses_no_board() -> None:
     assert world.board.login == 2
     world.answer()
     assert world.status["board"]["keyNumber"] == 2
+
+
+def test_the_old_key_sets_no_revision() -> None:
+    """A mailbox under a key before the one in use, put there by who has that key, is replaced and moves nothing."""
+    world = ready()
+    rotate(world)
+    mailed = cbor2.loads(world.retained["d"][: -seal.DOWN_TAG])
+    thief = world.board.keys
+    take(world)
+    world.send(Message("d", thief.close("d", cbor2.dumps({**mailed, 1: 2**31 - 1}))))
+    world.wait(10)
+    assert (world.revision(), world.refused[-1]) == (1, "former_key")
+    world.edit(led=False)
+    world.ack()
+    assert world.condition("Ready") == ("True", "Synced")
+    assert world.revision() == 2
+
+
+@pytest.mark.parametrize("number", [2, 100])
+@pytest.mark.parametrize("mailed", [True, False])
+def test_a_bridge_that_died_in_a_rotation_raises_no_alarm(number: int, mailed: bool) -> None:
+    """Before a status, or before the mailbox was sealed anew: what the next bridge finds is nobody's forgery."""
+    world = ready()
+    rotate(world, number)
+    status, mailbox = copy.deepcopy(world.object["status"]), world.retained["d"]
+    take(world)
+    if mailed:
+        world.object["status"] = status
+    else:
+        world.retained["d"] = mailbox
+    world.start_bridge()
+    world.connect_broker()
+    world.answer()
+    assert "MessagesRefused" not in {c["type"] for c in world.status["conditions"]}
+    assert world.condition("Ready") == ("True", "Synced")
+    assert (world.board.login, world.revision()) == (number, 1)
+
+
+def test_a_board_that_is_created_again_says_how_it_comes_back() -> None:
+    """With neither status nor retained session nobody knows that it had the new key: its Board says what to set."""
+    world = ready()
+    rotate(world)
+    take(world)
+    world.object["status"] = {}
+    world.retained.clear()
+    world.start_bridge()
+    world.connect_broker()
+    world.wait(600)
+    assert world.board.login == 1, "as of a board that was flashed and has not come yet"
+    said = next(c["message"] for c in world.status["conditions"] if c["type"] == "Rotating")
+    assert "set spec.credential.revokedKeyNumber to 1" in said
+    rotate(world, 2, revoked=1)
+    assert world.board.login == 2
+    world.join()
+    assert world.condition("Ready") == ("True", "Synced")
 
 
 def test_a_revocation_in_the_middle_holds_at_once() -> None:

@@ -68,11 +68,16 @@ def claimed(payload: bytes) -> int:
 
 
 def opens_mailbox(board: Board, payload: bytes) -> memoryview | None:
-    """The body of a mailbox that was sealed under the number in use, or under one before it that is not revoked."""
-    for number in range(board.keys.number, board.revoked_key, -1)[:2]:
-        keys = board.keys if number == board.keys.number else board.ring.board(board.keys.board_id, number)
-        if (body := keys.open_own(DESIRED, payload)) is not None:
-            return body
+    """The body of a mailbox that was sealed under the number in use, or under the one that the object asks for.
+
+    That one the bridge before this one may have heard already. None of before the number in use: who has such a key
+    would set the revisions.
+    """
+    for number in {board.keys.number: None, board.wanted_key: None}:
+        if number > board.lowest_key:
+            keys = board.keys if number == board.keys.number else board.ring.board(board.keys.board_id, number)
+            if (body := keys.open_own(DESIRED, payload)) is not None:
+                return body
     return None
 
 

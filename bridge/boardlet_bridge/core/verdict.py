@@ -57,8 +57,15 @@ def _connected(board: Board) -> Condition:
 
 
 def _rotating_message(board: Board, number: int) -> str:
-    return (
+    given = (
         f"the board is given key number {number} over the air once it is there; number {board.key_number}, which it "
+    )
+    if not board.proven_key:
+        return given + (
+            "is taken to have, was never heard for this Board. If it had the new one before, as when this Board was "
+            f"deleted and created again, it is not let in: set spec.credential.revokedKeyNumber to {number - 1}"
+        )
+    return given + (
         "has, stays valid until it speaks under the new one. If it answers and this stays, its agent has no rotation: "
         "flash it"
     )
