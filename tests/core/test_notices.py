@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boardlet_bridge.core.event import ModelSeen
+from boardlet_bridge.core.event import ClaimSeen, ModelSeen
 from boardlet_bridge.core.state import Limits
 from peer import BoardSide, World, model, ready
 
@@ -170,6 +170,24 @@ def test_a_users_error_is_told_while_the_board_is_away() -> None:
     assert world.happened() == []
     again(world)
     assert sorted(world.happened()) == ["Connected", "Resolved"]
+
+
+def test_two_objects_with_one_id() -> None:
+    """A Board that is not served tells so once, with the name of the other and what to do; so does the next bridge."""
+    world = ready()
+    world.happened()
+    world.send(ClaimSeen("default/first"))
+    assert world.notices[-1].message.endswith(
+        "is served for Board default/first, which was there first: delete one of them"
+    )
+    assert world.happened() == ["DuplicateBoardID"]
+    world.start_bridge()
+    world.send(ClaimSeen("default/first"))
+    assert world.happened() == []
+    world.send(ClaimSeen(""))
+    world.connect_broker()
+    world.answer()
+    assert world.happened() == ["Resolved"]
 
 
 def test_reverted_and_safe_mode() -> None:

@@ -80,10 +80,13 @@ def _remember(told: Told, type_: str, status: str, reason: str) -> None:
     if type_ == "Connected" and (status != UNKNOWN or reason != "Pending"):
         # Unknown for another reason than that nobody looked: which it was cannot be known, so that nothing is told.
         told.connected = FALSE if status == FALSE else TRUE
-    elif (type_ == "MessagesRefused" and status == TRUE) or (
-        type_ in ("Synced", "Healthy") and status != TRUE and reason in TROUBLES
-    ):
+    elif (type_ == "MessagesRefused" and status == TRUE) or _is_trouble(type_, status, reason):
         told.troubles[type_] = reason
+
+
+def _is_trouble(type_: str, status: str, reason: str) -> bool:
+    # A user's error is told whether the board is there or not; Healthy then repeats the reason of Connected.
+    return reason in TROUBLES and (type_ == "Synced" or (type_ == "Healthy" and status == FALSE)) and status != TRUE
 
 
 def notices(board: Board, decided: tuple[Condition, ...], now: float) -> list[Notice]:
@@ -105,15 +108,14 @@ def notices(board: Board, decided: tuple[Condition, ...], now: float) -> list[No
 
 def _trouble(told: Told, condition: Condition) -> list[Notice]:
     before = told.troubles.get(condition.type)
-    trouble = TROUBLES.get(condition.reason)
-    # A user's error is told whether the board is there or not; that a board is not there ends no trouble.
-    if trouble is not None and condition.status != TRUE:
+    if _is_trouble(condition.type, condition.status, condition.reason):
+        trouble = TROUBLES[condition.reason]
         if trouble == before:
             return []
         told.troubles[condition.type] = trouble
         return [Notice(trouble, condition.message)]
     if before is None or condition.status != TRUE:
-        return []
+        return []  # that a board is not there ends no trouble
     del told.troubles[condition.type]
     return [Notice("Resolved", f"{before}: {condition.message}")]
 
