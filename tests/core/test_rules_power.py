@@ -149,6 +149,24 @@ class TestModel:
         assert world.condition("Connected") == ("False", "Gone")
         assert world.happened() == ["Disconnected"]
 
+    def test_a_board_that_was_away_when_its_model_changed(self) -> None:
+        """Its return is told, and that it then begins another session to become the new model is not."""
+        world = ready()
+        world.happened()
+        world.send(world.side.gone(), ModelSeen(model(GROWN)))
+        world.wait(100)
+        world.side.epoch, world.side.sequence = b"returns!", 0
+        world.send(world.side.here())
+        world.answer()
+        world.wait(2)
+        assert world.happened() == ["Disconnected", "Connected"]
+        world.send(world.side.gone())
+        world.wait(1)
+        world.join()
+        world.wait(5)
+        assert world.condition("Ready") == ("True", "Synced")
+        assert world.happened() == []
+
     def test_a_board_that_cannot_fetch_its_model_has_no_excuse(self) -> None:
         """Half a minute after a model was sent, the end of a session under the old one is an end like any other."""
         world = ready()

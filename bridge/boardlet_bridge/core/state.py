@@ -334,7 +334,7 @@ class Board:
         """Whether the board was sent another model, and may end its session to become it."""
         if self.desired is None or self.birth is None or self.birth.model_digest == self.desired.model.digest:
             return False
-        return bool(self.mailed_at) and now < self.mailed_at + FETCHING_S
+        return now < max(self.mailed_at, self.answered_at) + FETCHING_S
 
     @property
     def receive_limit(self) -> int:
