@@ -14,7 +14,7 @@ from boardlet_bridge.core.model import compile_model
 from boardlet_wire.topic import topic
 from bridgeprocess import ModelTransport, ModelWatch
 from chaos import BOARD_ID, LABEL, TEMP, World, target
-from silicon import Silicon
+from silicon import Silicon, agent_module
 
 HOUR_MS, DAYS = 3_600_000, 7
 # A week of turns each second would take half a minute: no pin that is read back, and a sensor that is read less often.
@@ -101,8 +101,10 @@ class Site(World):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for stand_in, name, s in ((ModelWatch, "again_s", 300.0), (ModelTransport, "look_s", 30.0)):
-        monkeypatch.setattr(stand_in, name, s)  # each look costs the test time, and the bridge none
+    # Each look costs the test time, and site and bridge none: the agent's feeds a watchdog.
+    looks = (ModelWatch, "again_s", 300.0), (ModelTransport, "look_s", 30.0), (agent_module, "_TURN_MS", 60_000)
+    for whose, name, often in looks:
+        monkeypatch.setattr(whose, name, often)
     with Site() as made:
         made.begin()
         yield made
