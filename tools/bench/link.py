@@ -83,14 +83,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--idle-s", type=float, default=60, help="how long to look on while nothing happens (default 60)"
     )
+    parser.add_argument("--brief", action="store_true", help="one status write before and after a change, as JSON")
     parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")
     parser.add_argument("--page", action="store_true", help="put the figures into docs/benchmarks.md")
     chosen = parser.parse_args(argv)
     try:
-        figures = measure(chosen.boards, chosen.idle_s)
+        figures = measure(chosen.boards, chosen.idle_s, chosen.brief)
     except Missing as missing:
         print(f"bench: this machine lacks something: {missing}", file=sys.stderr)
         return 3
+    if chosen.brief:
+        print(json.dumps(figures, indent=2))
+        return 0
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(figures, indent=2) + "\n")
     if chosen.page:
@@ -102,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measure(boards: int, idle_s: float) -> dict[str, Any]:
+def measure(boards: int, idle_s: float, brief: bool = False) -> dict[str, Any]:
     """All figures, as build/link.json has them."""
     progress = for_stream(sys.stderr)
     with ExitStack() as stack:
@@ -121,9 +125,11 @@ def measure(boards: int, idle_s: float) -> dict[str, Any]:
         stack.callback(site.stop)
         site.broker.start()
         stack.enter_context(fleet)
-        scenes = Scenes(site, fleet, uplink, idle_s, cluster.install)
+        scenes = Scenes(site, fleet, uplink, idle_s, cluster.install, brief)
         parts, bad = asyncio.run(scenes.play(plane.kubeconfig()))
     figures = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "boards": boards, "idle_s": idle_s}
+    if brief:
+        return {**figures, "parts": {name: part.figures for name, part in parts.items()}}
     told = {name: part.figures for name, part in parts.items()}
     return {
         **figures,
@@ -144,9 +150,11 @@ def field_by_field() -> str:
 class Scenes:
     """What passes while one thing happens, one after the other."""
 
-    def __init__(self, site: Site, fleet: Fleet, uplink: Uplink, idle_s: float, install: Callable[[], None]) -> None:
-        """`install` brings the kinds as they are; until then they are `field_by_field`."""
-        self._install = install
+    def __init__(
+        self, site: Site, fleet: Fleet, uplink: Uplink, idle_s: float, install: Callable[[], None], brief: bool
+    ) -> None:
+        """`install` brings the kinds as they are; until then they are `field_by_field`. `brief`: that alone."""
+        self._install, self._brief = install, brief
         self._site, self._fleet, self._uplink, self._radio = site, fleet, uplink, uplink.radio
         self._idle_s = idle_s
         self._bridge: BridgeProcess = site.bridge
@@ -162,9 +170,13 @@ class Scenes:
             await self._restart(lease_s=0)
             self._fleet.connect()
             await self._ready()
+            await asyncio.sleep(SECOND_LISTING_S)
+            await self._writes(self._touch)  # opens a connection
             found["status write, field by field, as it was"] = await self._writes(self._touch)
             await asyncio.to_thread(self._install)
             await self._writes(self._touch)
+            if self._brief:
+                return {**found, "status write, as it is": await self._writes(self._touch)}, {}
             one = await self._restart(lease_s=0)
             await objects.add(self._fleet.ids[1:])
             await self._ready()
