@@ -31,8 +31,14 @@ RIGHTS = Path(__file__).parents[2] / "bridge/deploy/enrollment.yaml"
 
 
 @pytest.fixture
-def site(cluster: Cluster, make_site: Callable[..., Site], broker_programs: Any) -> Site:
-    """A site that lets boards enrol in the test's namespace."""
+def site(
+    cluster: Cluster,
+    make_site: Callable[..., Site],
+    broker_programs: Any,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Site:
+    """A site that lets boards enrol in the test's namespace; with the parameter True, by TLS alone."""
     if broker_programs.name != "mosquitto":
         pytest.skip("the files are mosquitto's")
     cluster.run("apply", "-f", str(RIGHTS))
@@ -41,7 +47,11 @@ def site(cluster: Cluster, make_site: Callable[..., Site], broker_programs: Any)
         "--serviceaccount=boardlet-system:boardlet-bridge",
     )  # fmt: skip
     cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
-    return make_site({"enrollment_namespace": cluster.namespace, "enrollment_ask_s": 1}, credentials=True)
+    own = {"enrollment_namespace": cluster.namespace, "enrollment_ask_s": 1}
+    if not getattr(request, "param", False):
+        return make_site(own, credentials=True)
+    keys = {"broker_psk_file": tmp_path / "site0/broker/keys"}
+    return make_site(own | keys, prepare=lambda site: setattr(site.broker, "board_keys", True), credentials=True)
 
 
 def asking(site: Site, board: VirtualBoard) -> str:
@@ -95,6 +105,18 @@ def test_a_claim_becomes_a_board_and_is_burnt(site: Site) -> None:
     site.bridge.process.wait_until(lambda: "this claim has been used" in read(again), WAIT_S)
     assert "key" not in json.loads((again.flash / "config.json").read_text())
     assert site.bridge.metric('boardlet_enrollments_total{outcome="burnt"}') >= 1
+
+
+@pytest.mark.parametrize("site", [True], indirect=True)
+def test_a_claim_asks_by_tls(site: Site) -> None:
+    """Claim, identity and what follows go over TLS, by the claim's shared key first and then by the board's own."""
+    board = site.add_claim("box1", config={**QUICK, "tls": {"psk": True}})
+    board.start()
+    name = asking(site, board)
+    approve(site.cluster, name, "g7")
+    until(site.cluster, name, "Enrolled")
+    site.cluster.run("wait", "--for=condition=Ready", "board/g7", f"--timeout={WAIT_S:.0f}s")
+    assert json.loads((board.flash / "config.json").read_text())["tls"] == {"psk": True}
 
 
 @contextmanager

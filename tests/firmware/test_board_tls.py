@@ -17,6 +17,7 @@ from bridge_side import BOARD_ID, Peer, admit, config
 from broker import Broker
 from controlplane.pki import LIFETIME, Authority
 from provision.process import free_port
+from test_two_keys import give, let_in, over
 from virtualboard import VirtualBoard
 
 WAIT_S = 30.0
@@ -129,6 +130,17 @@ def test_a_board_by_a_shared_key(place: Place, meet: Callable[[], Peer]) -> None
     (board.flash / CA).unlink()
     peer.here()
     assert "TLS" not in place.log
+
+
+def test_a_shared_key_is_rotated_with_the_boards(place: Place, meet: Callable[[], Peer]) -> None:
+    """A board that holds two keys comes back whichever the broker knows, and goes on under the new one alone."""
+    place.broker.board_keys = True
+    peer = meet()
+    board = place.power(psk=True)
+    peer.here()
+    give(peer)
+    let_in(place.broker)
+    over(board, peer)
 
 
 def test_another_key_is_refused(place: Place) -> None:
