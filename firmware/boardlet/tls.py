@@ -100,7 +100,7 @@ def _set_clock(how):
     if now < 0xE0000000:  # NTP counts modulo 2^32 seconds since 1900, and began anew in 2036
         now += 1 << 32
     t = time.gmtime(now - (3155673600 if time.gmtime(0)[0] == 2000 else 2208988800))
-    machine.RTC().datetime((t[0], t[1], t[2], t[6], t[3], t[4], t[5], 0))
+    machine.RTC().datetime((t[0], t[1], t[2], t[6] + 1, t[3], t[4], t[5], 0))
 
 
 def wrap(link, net):

@@ -276,7 +276,7 @@ def test_a_board_without_the_time_asks_for_it(place: Place, meet: Callable[[], P
         seconds = int(datetime(2040, 2, 29, 13, 14, 15, tzinfo=UTC).timestamp()) + 2208988800
         server.sendto(bytes(40) + struct.pack(">II", seconds & 0xFFFFFFFF, 0), who)
         peer.here()
-    assert board.world("rtc").read_text() == "(2040, 2, 29, 2, 13, 14, 15, 0)"
+    assert board.world("rtc").read_text() == "(2040, 2, 29, 3, 13, 14, 15, 0)"
 
 
 def test_no_time_is_no_connection(place: Place) -> None:
