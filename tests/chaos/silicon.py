@@ -309,7 +309,7 @@ class Silicon:
             held.clear()
         app_module._timers.clear()
         app_module.crash = app_module.digest = None
-        app_module.broken = False
+        app_module.ill.clear()
         for name in ("target", "label", "count"):
             app_module.handlers[name] = self._handler(name)
         with self._living():

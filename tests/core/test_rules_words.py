@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from boardlet_bridge.core.board import FINALIZER
 from boardlet_bridge.core.event import BrokerUp, ClaimSeen, Message
+from boardlet_wire.names import PropertyCode, RefusalCode
 from peer import BOARD_ID, RING, BoardSide, World, ready
 
 
@@ -92,6 +93,42 @@ class TestErrors:
         world.send(world.side.report({-3: {0: 0}}))
         assert world.condition("Ready") == ("True", "Synced")
         assert "errors" not in world.status
+
+    @pytest.mark.parametrize("code", [*(code for code in PropertyCode if code), 77])
+    def test_every_code_of_a_property_is_a_word(self, code: int) -> None:
+        """Each code of PROTOCOL.md section 7 is its word, with a message; one of a later version is Refused."""
+        world = ready()
+        world.send(world.side.report({-3: {0: code}}))
+        [error] = world.status["errors"]
+        known = {known: "".join(part.capitalize() for part in known.name.split("_")) for known in PropertyCode}
+        assert error["reason"] == known.get(code, "Refused")  # type: ignore[call-overload]
+        assert (error["property"], error["source"]) == ("led", "Board")
+        assert len(error["message"]) > 15
+
+    @pytest.mark.parametrize("code", [*RefusalCode, 77])
+    def test_every_refusal_is_a_word(self, code: int) -> None:
+        """Each code of section 6 makes Synced False with its word; one of a later version says Refused."""
+        world = ready()
+        world.edit(target=30)
+        assert world.board.desired is not None
+        asked = world.board.desired.identity
+        of_this = code not in (RefusalCode.TOO_LARGE, RefusalCode.MALFORMED)
+        world.send(world.side.report({-6: [asked.revision, asked.digest, code] if of_this else [0, b"", code]}))
+        known = {known: "".join(part.capitalize() for part in known.name.split("_")) for known in RefusalCode}
+        if code == RefusalCode.CONFLICT:
+            assert world.revision() == 3, "a higher one is minted at once"
+        else:
+            assert world.condition("Synced") == ("False", known.get(code, "Refused"))  # type: ignore[call-overload]
+
+    @pytest.mark.parametrize(
+        ("code", "said"), [(0, "Running"), (1, "SafeMode"), (2, "AppFailed"), (77, "UnknownHealth")]
+    )
+    def test_every_health_is_a_word(self, code: int, said: str) -> None:
+        """Each code of a board's health is a reason of Healthy, and of Ready where it is not well."""
+        world = ready()
+        world.send(world.side.report({-8: code}))
+        assert world.condition("Healthy")[1] == said
+        assert world.condition("Ready")[1] == (said if code else "Synced")
 
     @pytest.mark.parametrize("said", [{-3: {1: 8}}, {-8: 2}], ids=["handler", "timer"])
     def test_what_an_app_raised_is_asked_for(self, said: dict[int, object]) -> None:

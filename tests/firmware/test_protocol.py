@@ -206,13 +206,18 @@ def test_crash_is_told_once_and_survived(make_board: MakeBoard, peer: Peer) -> N
 
 
 def test_four_failed_boots_mean_safe_mode(make_board: MakeBoard, peer: Peer) -> None:
-    """A driver that kills the board at every boot ends in safe mode: agent and network live, and say so."""
+    """An app that kills the board at every boot ends in safe mode: agent and network live, and say so; no pin moves."""
     board = make_board(stable_s=60, proven_s=60)
     (board.flash / "app.py").write_text("import machine\nmachine.reset()\n")
     board.start()
     birth = peer.here()
     assert birth[17] is True
     assert birth[4] == 5
+    peer.adopt(MODEL, {0: True, 1: 21.0})
+    full = peer.full(b"no pins?")
+    assert full[-3] == {0: 9, 1: 9, 2: 9, 4: 9}, "drivers and app are not running, and each property says so"
+    assert not [key for key in full if key >= 0]
+    assert board.pin(2) is None
 
 
 def test_app(make_board: MakeBoard, peer: Peer) -> None:
