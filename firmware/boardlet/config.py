@@ -20,23 +20,27 @@ def load():
         cfg = json.loads(text)
     key = unhexlify(cfg["key"])
     cfg["key"] = key
-    cfg["user"] = cfg.get("user", cfg["id"])
+    cfg.setdefault("user", cfg["id"])
     cfg["password"] = cfg.get("password") or hexlify(half_key(key, PASSWORD)).decode()[:32]
     return cfg
 
 
 def nvs(text):
+    # What it holds, else None; `text` is put there. Where it cannot be (worn, full) config.json holds: what is in NVS
+    # may have a key that is over.
+    held = None
     try:
         from esp32 import NVS
-    except ImportError:
-        return None
-    nvs = NVS("boardlet")
-    buf = bytearray(1024)
-    try:
-        held = bytes(buf[: nvs.get_blob("config", buf)]).decode()
-    except OSError:
-        held = None
-    if text and text != held:
-        nvs.set_blob("config", text.encode())
-        nvs.commit()
+
+        nvs = NVS("boardlet")
+        buf = bytearray(1024)
+        try:
+            held = buf[: nvs.get_blob("config", buf)].decode()
+        except OSError:
+            pass  # nothing yet
+        if text and text != held:
+            nvs.set_blob("config", text.encode())
+            nvs.commit()
+    except (ImportError, OSError):
+        pass
     return held

@@ -203,3 +203,44 @@ def test_a_board_without_rotation_stays_as_it_is(make_board: MakeBoard, peer: Pe
     assert peer.full(b"still---")[-7][0] == 0
     assert number(board) == 1
     assert not holds_both(board)
+
+
+NVS = """
+import os
+class NVS:
+    def __init__(self, name):
+        pass
+    def get_blob(self, name, buf):
+        with open("nvs") as f:
+            text = f.read()
+        buf[:len(text)] = text.encode()
+        return len(text)
+    def set_blob(self, name, text):
+        if "full" in os.listdir():
+            raise OSError(28)
+        with open("nvs", "w") as f:
+            f.write(text)
+    def commit(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_copy_in_nvs_brings_no_old_key_back(make_board: MakeBoard, broker: Broker, peer: Peer, full: bool) -> None:
+    """An ESP32's copy of config.json gets the new key; where it cannot be written, what it holds is not used."""
+    board = make_board()
+    (board.flash / "esp32.py").write_text(NVS)
+    board.start()
+    peer.here()
+    assert json.loads((board.flash / "nvs").read_text())["key_number"] == 1
+    if full:
+        (board.flash / "full").touch()
+    give(peer)
+    let_in(broker)
+    over(board, peer)
+    board.kill()
+    births = len([s for s in peer.sessions if s[1] == 1])
+    board.start()
+    peer.here(births + 1)
+    assert peer.here()[3] == 2
+    assert json.loads((board.flash / "nvs").read_text())["key_number"] == 2 - full
