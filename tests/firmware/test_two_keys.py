@@ -133,13 +133,12 @@ def test_a_power_cut_while_both_are_held(board: VirtualBoard, broker: Broker, pe
     over(board, peer)
 
 
-@pytest.mark.parametrize("torn", ["", '{"id": "k7m2q9x'])
-def test_a_power_cut_while_the_new_one_is_written(board: VirtualBoard, broker: Broker, peer: Peer, torn: str) -> None:
+def test_a_power_cut_while_the_new_one_is_written(board: VirtualBoard, broker: Broker, peer: Peer) -> None:
     """config.json torn in the middle: the board has both keys still, and finishes at its next boot."""
     give(peer)
     board.kill()
     let_in(broker)
-    (board.flash / "config.json").write_text(torn)
+    (board.flash / "config.json").write_text('{"id": "k7m2q9x')
     board.start()
     over(board, peer)
 
