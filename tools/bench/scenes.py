@@ -141,7 +141,8 @@ class Scenes:
             if settled and sum(held for held, _ in now) == len(self._fleet.ids):
                 break
             if time.monotonic() - began > WITHIN_S:
-                raise TimeoutError(f"{name}: {now}")
+                tails = "\n".join(bridge.process.tail() for bridge in self._bridges)
+                raise TimeoutError(f"{name}: {now}\n{tails}")
             await asyncio.sleep(LOOK_S)
         moved = sum(abs(after - before) for (before, _), (after, _) in zip(served, now, strict=True)) // 2
         self._note(name, moved, time.monotonic() - began)
