@@ -50,7 +50,8 @@ COUNT = {"name": "count", "index": 4, "type": "Integer", "access": "ReadWrite", 
 
 
 def target(default: float) -> dict[str, Any]:
-    limits = {"minimum": 5, "maximum": 35, "default": default}
+    # Thinned, which must never hold back what was asked for.
+    limits = {"minimum": 5, "maximum": 35, "default": default, "report": {"deadband": 3, "minIntervalSeconds": 600}}
     return {"name": "target", "index": 1, "type": "Number", "access": "ReadWrite", **limits}
 
 
