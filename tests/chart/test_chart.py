@@ -88,6 +88,14 @@ def test_every_container_has_the_least(helm: Any, values: Path) -> None:
 
 
 @EACH
+def test_a_group_comes_with_a_user(helm: Any, values: Path) -> None:
+    """No pod names a group without a user: containerd makes no sandbox of such a pod."""
+    objects = helm.render("-f", values)
+    for spec in (one(objects, "Deployment")["spec"]["template"]["spec"], one(objects, "Pod")["spec"]):
+        assert {"runAsUser", "runAsGroup"} <= set(spec["securityContext"])
+
+
+@EACH
 def test_its_settings_are_settings(helm: Any, values: Path) -> None:
     """Every variable that the chart sets is a setting of the bridge, and the whole is one that it would start with."""
     pod = one(helm.render("-f", values), "Deployment")["spec"]["template"]["spec"]
