@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from boardlet_cli.order import FlashFailed
 from boardlet_cli.sitefile import SiteError, load
 from boardlet_cli.tls import Tls
 from controlplane.pki import Authority
+from rich.console import Console
 from shop import BOARD_ID, Shop
 from virtualboard.chip import VirtualChip
 from virtualboard.pty import PtyBoard
@@ -187,6 +189,17 @@ def test_lists_of_a_spreadsheet(own: Path, text: bytes) -> None:
     (own / "b.csv").write_bytes(text)
     wanted = [row.wanted for row in fleet.load(own / "b.csv")]
     assert wanted == [{"port": "/dev/a", "name": "x"}, {"port": "/dev/b", "name": "y", "model": "m"}]
+
+
+def test_a_table_shows_what_was_said(own: Path) -> None:
+    """Brackets in a port's name or a message are shown as they are, and end no table."""
+    row = fleet.Row({"port": "/dev/[/x]", "name": "a1"})
+    fleet._take(row, {"event": "failed", "message": "the board says [/red] and [bold]"}, "Ready")
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(fleet._table([row]))
+    shown = console.export_text()
+    assert "/dev/[/x]" in shown
+    assert "the board says [/red] and [bold]" in shown
 
 
 def test_a_list_that_is_not_utf8(own: Path) -> None:

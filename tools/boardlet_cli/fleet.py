@@ -25,6 +25,7 @@ import yaml
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.report import AGAIN, INTERRUPTED
@@ -224,5 +225,6 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         colour = {None: "", 0: "green"}.get(row.code, "red")
         last = next((e["message"] for e in reversed(row.events) if e["event"] == "failed"), row.state)
-        table.add_row(row.wanted["name"], row.wanted["port"], f"{row.part:.0%}" if row.part else "", last, style=colour)
+        cells = (row.wanted["name"], row.wanted["port"], f"{row.part:.0%}" if row.part else "", last)
+        table.add_row(*map(Text, cells), style=colour)  # brackets in what a board or esptool says are no markup
     return table
