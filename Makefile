@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test venv chaos faults fuzz bench lint lock image deploy audit sbom clean help
+.PHONY: demo test venv chaos faults node fuzz bench lint lock image deploy audit sbom clean help
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -29,6 +29,10 @@ chaos: $(VENV)/.ready  ## the model of the protocol under chaos, 3,000 examples 
 
 faults: $(VENV)/.ready ## the fault suite with all its faults (about half an hour); a table, build/faults.json, docs/faults.md
 	@BOARDLET_FAULTS=full $(BIN)/python -m pytest --timeout 900 tests/faults
+
+node: $(VENV)/.ready   ## the chart on a whole node: kubelet, containerd, kube-proxy; as root (docs/lab.md)
+	@$(BIN)/python -m controlplane build && $(BIN)/python -m node build && $(BIN)/python -m helm version --short
+	@BOARDLET_NODE=1 $(BIN)/python -m pytest -s -n 0 tests/container/test_node.py
 
 venv: $(VENV)/.ready   ## .venv with the commands boardlet and boardlet-bridge
 

@@ -64,7 +64,7 @@ def installed() -> Programs | None:
 def built(progress: Progress | None = None) -> Programs:
     """The programs out of the cache, built first if they are not there yet."""
     release = kubernetes_release()
-    stamp = _ldflags(release)
+    stamp = ldflags(release)
     key = hashlib.sha256("\n".join([*stamp, platform.machine()]).encode())
     for part in ("go.mod", "go.sum", "etcd/main.go"):
         key.update((MODULE / part).read_bytes())
@@ -112,7 +112,8 @@ def _version(command: list[Path | str]) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _ldflags(release: str) -> list[str]:
+def ldflags(release: str) -> list[str]:
+    """What stamps a Kubernetes release into its programs at linking."""
     major, minor = release.split(".")[:2]
     stamp = {"gitVersion": f"v{release}", "gitMajor": major, "gitMinor": minor}
     return [f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamp.items()]

@@ -1,0 +1,190 @@
+"""The chart on a whole node: kubelet, containerd, kube-proxy and DNS, the control plane elsewhere, boards outside.
+
+`make node` runs it, `make test` does not: the node's programs take minutes to build once, and then this takes two. The
+tests are one story, in their order.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import controlplane
+import helm
+import node as nodes
+import pytest
+from boardlet_cli.cluster import SYSTEM, Cluster
+from boardlet_wire.keys import board_key
+from provision.missing import Missing
+from provision.progress import for_stream
+from virtualboard import VirtualBoard
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "bridge/chart"
+BOARDS = {"g1": "k7m2q9xa", "g2": "p4w8z1vc"}
+LED = 2
+NODE_PORT = 31883
+WAIT_S = 90.0
+HELM_S = 240
+EDITOR = "sed -i 's/led: true/led: false/'"
+
+
+@dataclass
+class Site:
+    """The release `boardlet` on the node, and boards outside of the cluster."""
+
+    node: nodes.Node
+    cluster: Cluster
+    system: Cluster
+    images: dict[str, str]
+    boards: dict[str, VirtualBoard] = field(default_factory=dict)
+
+    def helm(self, *arguments: str | Path, check: bool = True) -> str:
+        """Run Helm as an admin where the control plane is."""
+        program = helm.find(for_stream())
+        command = [*self.node.cloud.net, program, *arguments, "-n", SYSTEM]
+        own = {f"HELM_{kind}_HOME": str(self.node.folder / "helm") for kind in ("CACHE", "CONFIG", "DATA")}
+        env = {**self.node.plane.kubectl_env(), **own}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HELM_S, check=False)
+        assert not check or done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done.stdout
+
+    def install(self, verb: str, *more: str) -> None:
+        """Install or upgrade, and wait until the pod is ready."""
+        values = {
+            "image.repository": self.images["bridge"].rpartition(":")[0],
+            "image.tag": self.images["bridge"].rpartition(":")[2],
+            "broker.image.repository": self.images["broker"].rpartition(":")[0],
+            "broker.image.tag": self.images["broker"].rpartition(":")[2],
+            "broker.service.type": "NodePort",
+            "broker.service.nodePort": str(NODE_PORT),
+        }
+        settings = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+        self.helm(verb, "boardlet", CHART, *settings, *more, "--wait", "--timeout=180s")
+
+    def pod(self) -> dict[str, Any]:
+        """The bridge's one pod."""
+        found = json.loads(self.system.run("get", "pods", "-l", "app.kubernetes.io/name=boardlet", "-o", "json").stdout)
+        (pod,) = found["items"]
+        made: dict[str, Any] = pod
+        return made
+
+    def synced(self, name: str, generation: int, led: bool) -> None:
+        """Wait until the board itself has said that it runs this generation; its pin says the same."""
+
+        def true(obj: dict[str, Any]) -> bool:
+            ready = next((c for c in obj.get("status", {}).get("conditions", ()) if c["type"] == "Ready"), None)
+            return bool(ready and ready["status"] == "True" and obj["status"].get("observedGeneration") == generation)
+
+        self.cluster.until("board", name, true, WAIT_S)
+        assert self.boards[name].pin(LED) == int(led)
+
+    def connects(self, beginning: str) -> int:
+        """How often the broker let in a board whose id begins so, by its log on the node: no cluster is asked."""
+        logs = (self.node.folder / "pod-logs").glob(f"{SYSTEM}_boardlet-bridge-*/broker/*.log")
+        return sum(f" as {beginning}" in line for log in logs for line in log.read_text().splitlines())
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Print how long something took: `make node` shows it."""
+    began = time.monotonic()
+    yield
+    print(f"\n    {time.monotonic() - began:5.1f} s  {what}", flush=True)
+
+
+@pytest.fixture(scope="module")
+def site(engine: Any, image: str, broker_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    try:
+        programs, kubernetes = nodes.find(for_stream()), controlplane.find(for_stream())
+        helm.find(for_stream())
+    except Missing as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("node")
+    archive = folder / "images.tar"
+    names = {"bridge": f"localhost/{image}", "broker": f"localhost/{broker_image}"}
+    engine.run("save", "--quiet", "--multi-image-archive", "-o", archive, *names.values(), timeout_s=300)
+    node = nodes.Node(folder, programs, kubernetes)
+    try:
+        with told("control plane up, node Ready, its Services answer"):
+            node.start()
+        with told("the two images imported"):
+            node.import_image(archive)
+        archive.unlink()
+        for number in (1, 2):
+            node.plane.kubectl("create", "-f", "-", stdin=volume(node, number))
+        kubectl, env = node.plane.programs.kubectl, node.plane.kubectl_env()
+        made = Site(node, Cluster(kubectl, env, namespace="default"), Cluster(kubectl, env, namespace=SYSTEM), names)
+        yield made
+        for board in made.boards.values():
+            board.kill()
+    finally:
+        shown = ("get", "pods,events", "-A", "-o", "wide")
+        if hasattr(node, "plane"):
+            print(node.plane.kubectl(*shown, "--request-timeout=5s", check=False).stdout[-6000:])
+        print(node.log())
+        node.stop()
+
+
+def volume(node: nodes.Node, number: int) -> str:
+    """A volume of the node's own disk, as k3s' local-path makes one when it is asked."""
+    path = node.folder / f"volume{number}"
+    path.mkdir()
+    term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}
+    spec = {
+        "capacity": {"storage": "2Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "local": {"path": str(path)},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}},
+    }
+    body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"local-{number}"}, "spec": spec}
+    return json.dumps(body)
+
+
+@pytest.mark.timeout(900)
+def test_installed_and_boards_outside_are_ready(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One `helm install --wait`; then boards that reach the node alone are Ready through the broker's Service."""
+    with told("helm install --wait, the pod Ready"):
+        site.install("install", "--create-namespace")
+    assert all(c["ready"] for c in site.pod()["status"]["containerStatuses"])
+    root = bytes.fromhex(base64.b64decode(site.system.get("secret", "boardlet-site")["data"]["root.key"]).decode())
+    site.cluster.run("apply", "-f", str(ROOT / "crds/samples/greenhouse.yaml"))
+    for name, board_id in BOARDS.items():
+        body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": name}}
+        body["spec"] = {"boardID": board_id, "modelRef": {"name": "greenhouse"}, "properties": {"led": True}}
+        site.cluster.run("create", "-f", "-", stdin=json.dumps(body))
+        config = {"id": board_id, "key": board_key(root, board_id, 1).hex(), "key_number": 1, "proven_s": 1}
+        config |= {"stable_s": 1, "host": site.node.address, "port": NODE_PORT}
+        folder = tmp_path_factory.mktemp(name)
+        site.boards[name] = VirtualBoard(folder, config, within=site.node.field.net)
+    with told("two boards powered on, both Ready"):
+        for board in site.boards.values():
+            board.start()
+        for name in BOARDS:
+            site.synced(name, 1, led=True)
+
+
+def test_kubectl_edit_reaches_the_board(site: Site) -> None:
+    """`kubectl edit` of the object switches the pin, and the board's word of it comes back."""
+    env = {**site.cluster.env, "KUBE_EDITOR": EDITOR}
+    with told("kubectl edit, the board Ready at the new generation"):
+        Cluster(site.cluster.kubectl, env, namespace="default").run("edit", "board", "g1")
+        site.synced("g1", 2, led=False)
+
+
+def test_helm_test_runs_the_main_job_and_leaves_nothing(site: Site) -> None:
+    """`helm test` makes a Board, edits it, reads its status, all in a pod with rights of its own, and cleans up."""
+    let_in = site.connects("test")
+    with told("helm test"):
+        assert "Succeeded" in site.helm("test", "boardlet", "--timeout=120s")
+    assert site.connects("test") > let_in
+    for kind in ("boards,boardmodels", "serviceaccounts", "roles,rolebindings", "pods"):
+        left = site.system.run("get", kind, "-o", "name").stdout
+        assert "-test" not in left
