@@ -63,8 +63,10 @@ _STAND_INS = {
     "umqtt.simple": _module("umqtt.simple", MQTTClient=object),
 }
 sys.modules.update(_STAND_INS)
+import rotation as rotation_module  # noqa: E402, F401
 from boardlet import agent as agent_module  # noqa: E402
 from boardlet import app as app_module  # noqa: E402
+from boardlet import config as config_module  # noqa: E402, F401
 from boardlet import health as health_module  # noqa: E402
 from boardlet import store as store_module  # noqa: E402
 from boardlet import twin as twin_module  # noqa: E402, F401
@@ -309,13 +311,15 @@ class Silicon:
             held.clear()
         app_module._timers.clear()
         app_module.crash = app_module.digest = None
-        app_module.ill.clear()
+        app_module.broken = False
         for name in ("target", "label", "count"):
             app_module.handlers[name] = self._handler(name)
         with self._living():
-            boot = health_module.Boot()
-            self.agent = agent_module.Agent({"id": self.board_id, "key": self.key, "host": "hub"}, boot)
+            self.agent = self._agent(health_module.Boot())
             self.due_at = self.clock()
+
+    def _agent(self, boot: Any) -> Any:
+        return agent_module.Agent({"id": self.board_id, "key": self.key, "host": "hub"}, boot)
 
     def _handler(self, name: str) -> Take:
         def handle(value: Any) -> None:
