@@ -251,13 +251,13 @@ class World:
             self.send(Tick())
         self.now = until
 
-    def join(self) -> None:
+    def join(self, **birth: Any) -> None:
         """The board comes up with what the mailbox holds and answers the bridge's question."""
         self.side.epoch = bytes([self.side.epoch[0] + 1]) + self.side.epoch[1:]
         self.side.sequence = 0
         if self.retained.get("d"):
             self.side.apply(self.retained["d"])
-        self.send(self.side.here())
+        self.send(self.side.here(**birth))
         self.answer()
 
     def answer(self) -> None:

@@ -21,7 +21,7 @@ class TestSleep:
 
     def wake(self, world: World) -> None:
         world.wait(600)
-        world.join()
+        world.join(_5=4)  # out of deep sleep
 
     def test_asleep_is_not_a_failure_until_it_is_late(self) -> None:
         """A board that said it sleeps is Connected, Synced and Healthy for two sleeps and a minute, then Overdue."""

@@ -122,6 +122,9 @@ def _answered(board: Board, report: Report, now: float) -> list[Effect]:
     board.reported, board.board_errors, board.strange = {}, {}, {}
     board.answered_at, board.proof_by = now, inf
     effects = [*_take(board, report), *reconcile(board, now)]
+    news = board.birth.news if board.birth else None
+    board.unshown |= board.news not in (None, news)
+    board.news = news
     untold = board.birth is None or "lastCrash" not in board.birth.fields
     if untold and not board.introducing and _app_raised(board, report):
         effects += ask_for_traceback(board, now)

@@ -212,7 +212,6 @@ def _born(board: Board, fields: Fields, epoch: bytes, now: float) -> list[Effect
     if board.sleep is not None and board.sleep.epoch == epoch:
         return [Refused("duplicate", "the birth of a session that has ended in sleep")]
     birth, applied, refused = read_birth(fields)
-    board.unshown |= board.birth not in (None, birth)
     board.birth, board.untold = birth, True
     if applied:
         board.highest_revision = max(board.highest_revision, applied.revision)

@@ -143,6 +143,11 @@ class Birth:
     app_digest: bytes
     safe_mode: bool
 
+    @property
+    def news(self) -> tuple[bytes, bytes, object]:
+        """What of it is worth a write; that a sleeper has woken, and how often it booted, is not."""
+        return self.model_digest, self.app_digest, self.fields.get("lastCrash")
+
 
 @dataclass(slots=True)
 class Board:
@@ -229,6 +234,7 @@ class Board:
     # What was last decided to be shown
     shown: tuple[Condition, ...] = ()
     settled: bool = False  # whether that is what follows from all the above
+    news: tuple[bytes, bytes, object] | None = None  # of the birth that was answered last
     only_sensed: bool = False  # whether this step changed nothing of it but values that no condition depends on
     hold_until: float = 0.0
     unshown: bool = False  # values have changed since
