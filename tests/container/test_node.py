@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +77,23 @@ class Site:
         (pod,) = found["items"]
         made: dict[str, Any] = pod
         return made
+
+    def restarts(self) -> dict[str, int]:
+        return {c["name"]: c["restartCount"] for c in self.pod()["status"]["containerStatuses"]}
+
+    def bridge_process(self) -> int:
+        """The number of the bridge's process, as this machine sees it."""
+        for procs in self.node.cgroup.folders[0].glob("**/cgroup.procs"):
+            for pid in procs.read_text().split():
+                if b"boardlet_bridge" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return int(pid)
+        raise AssertionError("there is none")
+
+    def edit(self, name: str, led: bool) -> int:
+        """Patch a Board; returns its generation."""
+        patch = json.dumps({"spec": {"properties": {"led": led}}})
+        self.cluster.run("patch", "board", name, "--type=merge", "-p", patch)
+        return int(self.cluster.get("board", name)["metadata"]["generation"])
 
     def synced(self, name: str, generation: int, led: bool) -> None:
         """Wait until the board itself has said that it runs this generation; its pin says the same."""
@@ -188,3 +207,81 @@ def test_helm_test_runs_the_main_job_and_leaves_nothing(site: Site) -> None:
     for kind in ("boards,boardmodels", "serviceaccounts", "roles,rolebindings", "pods"):
         left = site.system.run("get", kind, "-o", "name").stdout
         assert "-test" not in left
+
+
+def test_a_killed_pod_comes_back(site: Site) -> None:
+    """A pod that is deleted at once, and a bridge whose process is killed: all edits of the meantime arrive."""
+    before = site.pod()["metadata"]["uid"]
+    with told("pod deleted without grace, an edit, its board Ready at it"):
+        site.system.run("delete", "pod", site.pod()["metadata"]["name"], "--grace-period=0", "--force")
+        site.synced("g1", site.edit("g1", led=True), led=True)
+    assert site.pod()["metadata"]["uid"] != before
+    restarts = site.restarts()
+    pod = site.pod()["metadata"]["name"]
+    with told("the bridge's process killed, an edit, its board Ready at it"):
+        os.kill(site.bridge_process(), signal.SIGKILL)
+        site.synced("g2", site.edit("g2", led=False), led=False)
+    site.system.run("wait", "--for=condition=Ready", f"pod/{pod}", "--timeout=60s")
+    assert site.restarts() == {**restarts, "bridge": restarts["bridge"] + 1}
+
+
+@pytest.mark.timeout(300)
+def test_the_site_goes_on_without_its_control_plane(site: Site) -> None:
+    """The cable to the control plane is pulled: boards keep their broker, power cuts too; healed, all edits arrive."""
+    pod, restarts = site.pod()["metadata"]["uid"], site.restarts()
+    site.node.cut()
+    try:
+        generations = {name: site.edit(name, led=name == "g2") for name in BOARDS}
+        with told("the cluster has noticed that the node is gone"):
+            site.node.plane.kubectl("wait", "--for=condition=Ready=Unknown", f"node/{site.node.name}", "--timeout=120s")
+        let_in = site.connects(BOARDS["g1"])
+        site.boards["g1"].kill()
+        site.boards["g1"].start()
+        until(lambda: site.connects(BOARDS["g1"]) > let_in)
+        assert site.boards["g1"].pin(LED) == 1  # as it was before the cut: no edit of the meantime can have come
+        assert site.boards["g2"].pin(LED) == 0
+    finally:
+        site.node.heal()
+    with told("healed, both boards Ready at what was edited meanwhile"):
+        for name, generation in generations.items():
+            site.synced(name, generation, led=name == "g2")
+    site.system.run("wait", "--for=condition=Ready", f"pod/{site.pod()['metadata']['name']}", "--timeout=90s")
+    assert (site.pod()["metadata"]["uid"], site.restarts()) == (pod, restarts)
+
+
+@pytest.mark.timeout(400)
+def test_upgraded_and_rolled_back(site: Site) -> None:
+    """After an upgrade and a rollback each board is Ready again at its newest edit, without anyone's help."""
+    with told("helm upgrade --wait, and a board Ready at an edit after it"):
+        site.install("upgrade", "--set", "settings.log_level=debug")
+        site.synced("g1", site.edit("g1", led=True), led=True)
+    env = {e["name"]: e["value"] for e in site.pod()["spec"]["containers"][0]["env"]}
+    assert env["BOARDLET_LOG_LEVEL"] == "debug"
+    with told("helm rollback --wait, and a board Ready at an edit after it"):
+        site.helm("rollback", "boardlet", "1", "--wait", "--timeout=180s")
+        site.synced("g2", site.edit("g2", led=False), led=False)
+    env = {e["name"]: e["value"] for e in site.pod()["spec"]["containers"][0]["env"]}
+    assert "BOARDLET_LOG_LEVEL" not in env
+
+
+@pytest.mark.timeout(400)
+def test_uninstalled_and_installed_again(site: Site) -> None:
+    """Uninstalled, Boards and root key stay and boards work on; installed again, both are Ready without flashing."""
+    with told("helm uninstall --wait"):
+        site.helm("uninstall", "boardlet", "--wait", "--timeout=120s")
+    site.system.run("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=boardlet", "--timeout=60s")
+    assert site.system.run("get", "pods,services,deployments", "-o", "name").stdout == ""
+    assert [board.pin(LED) for board in site.boards.values()] == [1, 0]
+    uids = {name: site.cluster.get("board", name)["metadata"]["uid"] for name in BOARDS}
+    with told("helm install --wait again, both boards Ready at an edit"):
+        site.install("install")
+        for name in BOARDS:
+            site.synced(name, site.edit(name, led=name == "g2"), led=name == "g2")
+    assert uids == {name: site.cluster.get("board", name)["metadata"]["uid"] for name in BOARDS}
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.2)

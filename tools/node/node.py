@@ -92,6 +92,8 @@ class Node:
             self.plane.stop()
         for place in (self.field, self.site, self.cloud):
             place.stop()
+        for part in self.parts:  # ended with their place; this takes note of it
+            part.kill()
         self.cgroup.remove()
         for heavy in ("containerd", "containerd-state", "kubelet"):
             shutil.rmtree(self.folder / heavy, ignore_errors=True)
