@@ -118,7 +118,7 @@ class Agent:
         a.session(0)
         link.reset()
         link.keepalive = max(5, min(60, a.twin.heartbeat_ms // 1000))
-        link.net = Net()
+        link.net = link.io = Net()
         link.heard = link.sent = link.deadline = self.now
         link.state = 1
         a.twin.reset(self.now)
