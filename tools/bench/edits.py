@@ -54,6 +54,10 @@ class Edits:
             there = self._objects.seen[name]
             return there["metadata"]["generation"] >= generation and is_ready(there)
 
-        await self._objects.until(confirmed, CONFIRMED_S)
+        try:
+            await self._objects.until(confirmed, CONFIRMED_S)
+        except TimeoutError as error:
+            obj = self._objects.seen[name]
+            raise TimeoutError(f"{error}; {name} of generation {generation} says {obj.get('status')}") from error
         self._seconds.append(loop.time() - began)
         del self._under_way[name]
