@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from types import TracebackType
@@ -15,7 +16,8 @@ CONFIRMED_S: Final = 120.0
 
 
 class Edits:
-    """Edits boards at random, none twice at a time, until the block is left; then each has to be confirmed."""
+    """Edits boards at random, none twice at a time, until the block is left, which raises TimeoutError for an edit that
+    has no status after `CONFIRMED_S` seconds."""
 
     def __init__(self, objects: Objects, per_s: float) -> None:
         self._objects, self._gap_s = objects, 1 / per_s
@@ -23,7 +25,7 @@ class Edits:
         self._seconds: list[float] = []
 
     def said(self) -> str:
-        """How many, and how long they took; raises what an edit raised."""
+        """How many, and how long they took."""
         times = Times.of(self._seconds)
         return f"{len(self._seconds)}: p50 {times.p50:.0f} ms, p99 {times.p99:.0f} ms, most {max(self._seconds):.1f} s"
 
@@ -35,7 +37,8 @@ class Edits:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
         await asyncio.gather(*self._under_way.values(), return_exceptions=error is not None)
 
     async def _go_on(self) -> None:
