@@ -48,6 +48,32 @@ class TestSession:
         world.wait(30)
         assert (world.writes, world.object["status"]) == (writes, before)
 
+    def test_values_of_a_board_taken_over_wait_their_turn(self) -> None:
+        """Values alone are no news: where thousands are taken over at once, they must not go before the edits."""
+        world = ready()
+        world.side.values[2] = 21.5
+        world.start_bridge()
+        urgent, writes = world.urgent, world.writes
+        world.connect_broker()
+        world.answer()
+        assert (world.urgent, world.writes) == (urgent, writes + 1)
+        assert world.status["reported"]["temp"] == 21.5
+        world.edit(led=False)
+        world.ack()
+        assert world.urgent > urgent
+
+    def test_an_edit_that_came_through_meanwhile_is_news(self) -> None:
+        """What an earlier bridge sent and did not live to confirm goes before values."""
+        world = ready()
+        world.edit(led=False)
+        world.side.apply(world.retained["d"])
+        world.start_bridge()
+        urgent = world.urgent
+        world.connect_broker()
+        world.answer()
+        assert world.urgent == urgent + 1
+        assert world.status["observedGeneration"] == 2
+
     def test_restart_keeps_what_was_reported(self) -> None:
         """What a board reported last stays in its status while a new bridge asks in vain; only its life is Unknown."""
         world = ready()

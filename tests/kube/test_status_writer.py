@@ -212,6 +212,24 @@ def test_drain_writes_what_waits() -> None:
     asyncio.run(run())
 
 
+def test_drain_leaves_values_to_the_next_replica() -> None:
+    """Where another replica serves next, only conditions are written: its boards tell it their values themselves."""
+
+    async def run() -> None:
+        world = World(Server(), interval_s=60.0)
+        async with world:
+            world.mark("first", urgent=True)
+            await asyncio.sleep(0.05)
+            world.mark("delayed")
+        world.mark("calm", key=("boards", "default", "g2"))
+        world.mark("condition", urgent=True, key=("boards", "default", "g3"))
+        await world.writer.drain(2.0, values=False)
+        assert [value for _, value in world.server.written] == ["first", "condition"]
+        assert not world.writer.pending
+
+    asyncio.run(run())
+
+
 def test_drain_finishes_what_is_being_written() -> None:
     """A write that is under way when the bridge stops, even one that has not begun, is finished and not repeated."""
 

@@ -38,6 +38,7 @@ from boardlet_bridge.core.report import model_changed, read_report
 from boardlet_bridge.core.rotation import offer
 from boardlet_bridge.core.session import broker_down, broker_up, read_session, tick
 from boardlet_bridge.core.state import Board, Identity, Limits, Link
+from boardlet_bridge.core.status import cut
 from boardlet_bridge.core.verdict import conditions
 
 FINALIZER: Final = "boardlet.dev/mailbox"
@@ -129,6 +130,7 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
         board.reported = dict(status.get("reported") or {})
     if first:
         board.told = recall(status)
+        board.inherited = _conditions(status)
         dropped.recall(board, status)
     if first and board.recorded is not None:
         # And it says nothing of the board before it has read the broker and asked, or had the time to.
@@ -136,6 +138,11 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     if follow(board):
         return broker_up(board, now)
     return reconcile(board, now)
+
+
+def _conditions(status: Mapping[str, Any]) -> frozenset[tuple[object, ...]]:
+    names = ("type", "status", "reason", "message", "observedGeneration")
+    return frozenset(tuple(c.get(name) for name in names) for c in status.get("conditions") or ())
 
 
 def recorded_key(obj: Mapping[str, Any]) -> int:
@@ -190,13 +197,22 @@ def _show(board: Board, now: float, values_changed: bool) -> list[Effect]:
     elif now < (until := _passing(board, decided)) and not board.unrecorded:
         return [Wake(until)]
     else:
-        urgent = board.untold = board.settled = True
+        # What the object has had since an earlier bridge, or another replica, is no news: thousands of boards that are
+        # taken over at once must not keep the edits of some of them waiting.
+        urgent = board.unrecorded or not _stand(decided, board.inherited)
+        board.untold = board.settled = board.unshown = True
+        board.inherited = frozenset()
         board.hold_until = 0.0  # this is over: what comes next has a grace of its own
-    effects: list[Effect] = [WriteStatus(urgent)] if urgent or board.unshown else []
+    effects: list[Effect] = [WriteStatus(urgent)] if board.unshown else []
     if board.untold:
         effects += notices(board, decided, now)
     board.shown, board.unshown, board.untold = decided, False, False
     return effects
+
+
+def _stand(decided: tuple[Condition, ...], inherited: frozenset[tuple[object, ...]]) -> bool:
+    shown = ((c.type, c.status, c.reason, cut(c.message), c.generation) for c in decided)
+    return bool(inherited) and inherited == frozenset(shown)
 
 
 def _passing(board: Board, decided: tuple[Condition, ...]) -> float:

@@ -233,6 +233,7 @@ class Board:
 
     # What was last decided to be shown
     shown: tuple[Condition, ...] = ()
+    inherited: frozenset[tuple[object, ...]] = frozenset()  # what the object showed when it was met, until then
     settled: bool = False  # whether that is what follows from all the above
     news: tuple[bytes, bytes, object] | None = None  # of the birth that was answered last
     only_sensed: bool = False  # whether this step changed nothing of it but values that no condition depends on

@@ -69,8 +69,8 @@ class Store(Protocol):
     async def landed(self) -> None:
         """Return when every write that is under way now is done."""
 
-    async def drain(self, within_s: float) -> None:
-        """Write what waits, as the last thing."""
+    async def drain(self, within_s: float, values: bool) -> None:
+        """Write what waits, as the last thing; without `values` only conditions that have changed."""
 
     def mark(self, key: Key, urgent: bool) -> None:
         """A key's status has to be written: at once if urgent."""

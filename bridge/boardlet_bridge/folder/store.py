@@ -122,7 +122,7 @@ class FolderStore:
     async def landed(self) -> None:
         """What is written is written at once."""
 
-    async def drain(self, within_s: float) -> None:
+    async def drain(self, within_s: float, values: bool) -> None:
         await self._writer.drain(within_s)
 
     def mark(self, key: Key, urgent: bool) -> None:

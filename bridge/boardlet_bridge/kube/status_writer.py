@@ -116,14 +116,20 @@ class StatusWriter:
         if self._flying:
             await asyncio.wait(list(self._flying.values()))
 
-    async def drain(self, within_s: float) -> None:
-        """Write what waits, also what may wait longer; returns when all is written or the time is over."""
+    async def drain(self, within_s: float, values: bool = True) -> None:
+        """Write what waits, also what may wait longer; returns when all is written or the time is over.
+
+        Without `values` only what is urgent: another replica serves the boards next, and reads the values from them.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
-        for key in list(self._delayed):
+        for key in list(self._delayed) if values else ():
             self._queue(key, False)
         self._delayed.clear()
         self._later.clear()
+        if not values:
+            self._calm.clear()
+            self._queued = {key: True for key, urgent in self._queued.items() if urgent}
         while (self._queued or self._flying) and loop.time() < until:
             self._dispatch(loop.time())
             if self._flying:

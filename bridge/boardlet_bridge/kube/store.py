@@ -107,8 +107,8 @@ class KubeStore:
         await self._writer.landed()
         await self._finalizers.landed()
 
-    async def drain(self, within_s: float) -> None:
-        await self._writer.drain(within_s)
+    async def drain(self, within_s: float, values: bool) -> None:
+        await self._writer.drain(within_s, values)
         await self._finalizers.stop()
 
     def mark(self, key: Key, urgent: bool) -> None:

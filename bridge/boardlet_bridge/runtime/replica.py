@@ -73,6 +73,11 @@ class Replica:
         """Why it cannot keep its lease, "" while it can."""
         return self._membership.why if self._membership else ""
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether other replicas live, who serve its boards when it is gone."""
+        return self._membership is not None and bool(self._membership.others)
+
     async def serve(self) -> None:
         """Keep the session with the broker, once it is known what to serve."""
         if self._membership is not None:
