@@ -50,7 +50,7 @@ GREENHOUSE = {
             "maximum": 35,
             "default": 20,
         },
-        {"name": "temp", "index": 2, "type": "Number", "access": "ReadOnly"},
+        {"name": "temp", "index": 2, "type": "Number", "access": "ReadOnly", "driver": {"type": "Adc", "pins": [34]}},
         {"name": "label", "index": 3, "type": "String", "access": "ReadWrite", "maxLength": 8},
     ]
 }

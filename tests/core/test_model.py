@@ -10,13 +10,15 @@ from typing import Any
 import cbor2
 import pytest
 import yaml
+from boardlet_bridge.core.codec import MAX_PAYLOAD_BYTES
 from boardlet_bridge.core.desired import build_state
+from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.model import AGENT_RECEIVES_BYTES, Model, Property, compile_model
 from boardlet_bridge.core.value import ModelError, ValueRefused
 from boardlet_wire import cbor
 from hypothesis import given
 from hypothesis import strategies as st
-from peer import ready
+from peer import World, ready
 
 ROOT = Path(__file__).parents[2]
 THERMOSTAT = yaml.safe_load((ROOT / "crds/samples/thermostat.yaml").read_text())["spec"]
@@ -221,6 +223,47 @@ def test_the_worst_case_is_told_when_the_model_is() -> None:
     assert len(state) + 40 <= long.most_desired_bytes <= len(state) + 80
     agent = (ROOT / "firmware/boardlet/agent.py").read_text()
     assert f"_LIMIT = const({AGENT_RECEIVES_BYTES})" in agent
+
+
+def _reports(last_bytes: int) -> Model:
+    """A model whose longest full report is 8,192 bytes if its last property's values have 16."""
+    items = {"type": "Bytes", "maxLength": 128}
+    row = {"type": "Array", "access": "ReadOnly", "maxItems": 31, "items": items}
+    rows = [{"name": f"log{i}", "index": 24 + i, **row} for i in range(2)]
+    last = {"name": "last", "index": 0, "type": "Bytes", "access": "ReadWrite", "maxLength": last_bytes}
+    return compile_model("logs", {"properties": [*rows, last]})
+
+
+def test_the_longest_report_of_a_model_is_read() -> None:
+    """Whatever a board of an accepted model reports is shown: all at its longest, and an error of each property."""
+    made = _reports(16)
+    world = World()
+    world.send(ModelSeen(made))
+    world.edit(led=None)
+    world.connect_broker()
+    world.side.apply(world.retained["d"])
+    world.send(world.side.here())
+    values = {24: [bytes(128)] * 31, 25: [bytes(128)] * 31, 0: bytes(16)}
+    most, applied = 2**32 - 1, world.side.applied or []
+    # As Twin._full composes it.
+    said = {-4: most, -5: world.nonce(), -6: [2**31 - 1, bytes(8), 6], -7: dict.fromkeys(range(4), most), -8: 2}
+    longest = {-1: 2**30, -2: [applied[0], 2**31 - 1, applied[2], most], -3: dict.fromkeys(values, 6), **said, **values}
+    assert len(cbor.dumps(longest)) == made.most_reported_bytes == MAX_PAYLOAD_BYTES
+    world.send(world.side.report({**longest, -2: applied}))
+    assert world.condition("Connected") == ("True", "Answered")
+    assert len(world.status["reported"]["log1"]) == 31
+
+
+def test_a_model_whose_reports_could_not_be_read_is_refused() -> None:
+    """One byte more and the model is not accepted, with its size, the limit, what is longest and what to do."""
+    with pytest.raises(ModelError) as refused:
+        _reports(17)
+    assert str(refused.value) == (
+        "a board's report of the longest values of all properties is 8193 bytes, the bridge reads at most 8192: lower "
+        "maxItems or maxLength of the longest (log0 4034, log1 4034, last 19), or use fewer properties"
+    )
+    scalar = [{"name": f"x{i}", "index": i, "type": "String", "access": "ReadOnly"} for i in range(64)]
+    assert compile_model("m", {"properties": scalar}).most_reported_bytes < MAX_PAYLOAD_BYTES, "64 of maxLength 64"
 
 
 def test_pwm_has_its_range_as_scale() -> None:

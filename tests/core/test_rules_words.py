@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from boardlet_bridge.core.board import FINALIZER
-from boardlet_bridge.core.event import BrokerUp, ClaimSeen, Message
+from boardlet_bridge.core.event import BrokerUp, ClaimSeen, Message, ModelSeen
+from boardlet_bridge.core.reason import PROPERTY_REASONS
 from boardlet_wire.names import PropertyCode, RefusalCode
-from peer import BOARD_ID, RING, BoardSide, World, ready
+from peer import BOARD_ID, GREENHOUSE, RING, BoardSide, World, model, ready
 
 
 class TestSeals:
@@ -157,6 +158,34 @@ class TestErrors:
         world.wait(50)
         assert world.count("c") == asked + 1
         assert world.condition("Synced") == ("False", "PropertyErrors")
+
+    def test_what_nobody_gives_a_value(self) -> None:
+        """A ReadOnly property that has no driver, on a board that has no app, is told in the board's own words."""
+        world = ready()
+        orphan = {"name": "level", "index": 4, "type": "Number", "access": "ReadOnly"}
+        world.send(ModelSeen(model({"properties": [*GREENHOUSE["properties"], orphan]})))
+        world.join()
+        assert world.condition("Synced") == ("False", "PropertyErrors")
+        [error] = world.status["errors"]
+        assert error == {
+            "property": "level",
+            "source": "Bridge",
+            "reason": "NoHandler",
+            "message": PROPERTY_REASONS[PropertyCode.NO_HANDLER][1],
+        }
+        world.send(world.side.report({4: 1.5}))
+        assert world.condition("Ready") == ("True", "Synced"), "another agent may have values of its own"
+        assert "errors" not in world.status
+
+    @pytest.mark.parametrize("birth", [{"_13": b"app.py--"}, {"_17": True}], ids=["app", "safe mode"])
+    def test_what_an_app_may_give_a_value_later(self, birth: dict[str, object]) -> None:
+        """A board that has an app, or has not loaded it, is not blamed for what it has not measured yet."""
+        world = ready()
+        orphan = {"name": "level", "index": 4, "type": "Number", "access": "ReadOnly"}
+        world.send(ModelSeen(model({"properties": [*GREENHOUSE["properties"], orphan]})))
+        world.join(**birth)
+        assert "errors" not in world.status
+        assert world.condition("Synced") == ("True", "Synced")
 
     def test_broken_reports(self) -> None:
         """Wrong types and unknown indexes are errors of those properties alone."""

@@ -129,7 +129,7 @@ def test_values_that_end_are_taken_from_the_status(one: Greenhouse) -> None:
         "apiVersion": "boardlet.dev/v1alpha1",
         "kind": "BoardModel",
         "metadata": {"name": "bare"},
-        "spec": {"properties": [{"name": "x", "index": 9, "type": "Boolean", "access": "ReadOnly"}]},
+        "spec": {"properties": [{"name": "x", "index": 9, "type": "Boolean", "access": "ReadWrite"}]},
     }
     one.cluster.run("create", "-f", "-", stdin=json.dumps(body))
     one.cluster.run("patch", "board", one.name, "--type=merge", "-p", '{"spec":{"modelRef":{"name":"bare"}}}')

@@ -14,7 +14,7 @@ from typing import Any, Final
 import cbor2
 from boardlet_wire.names import REVISION_MAX
 
-# A board's payload is at most its send buffer; 8 KiB is eight times what an agent of ours can send.
+# The longest body that is read, eight times what an agent of ours receives; no model allows a longer report (model.py).
 MAX_PAYLOAD_BYTES: Final = 8192
 MAX_DEPTH: Final = 5
 DIGEST_BYTES: Final = 8

@@ -6,17 +6,26 @@ Only what changes a board's behaviour is compiled in, so that a new description 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from boardlet_wire.names import ModelKey, PropertyKey
 from boardlet_wire.seal import digest
 
 from boardlet_bridge.core.asked import to_wire
-from boardlet_bridge.core.codec import encode, single
+from boardlet_bridge.core.codec import MAX_PAYLOAD_BYTES, encode, single
 from boardlet_bridge.core.driver import check_pins, compile_driver
 from boardlet_bridge.core.schema import compile_type
-from boardlet_bridge.core.value import NUMERIC, SCALARS, ModelError, Value, ValueRefused, ValueType, whole
+from boardlet_bridge.core.value import (
+    NUMERIC,
+    SCALARS,
+    ModelError,
+    Value,
+    ValueRefused,
+    ValueType,
+    head_bytes,
+    whole,
+)
 
 MODEL_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 4096  # what a board keeps in RAM while it fetches (PROTOCOL.md section 9)
@@ -24,7 +33,10 @@ MAX_INDEX: Final = 254
 AGENT_RECEIVES_BYTES: Final = 1024  # the longest message, see firmware/boardlet/agent.py
 # A desired beside its values: keys, uid, revision, generation, digest, settings with three numbers, tag.
 DESIRED_BYTES: Final = 80
-INDEX_BYTES: Final = 2
+# A full report beside its values and errors: sequence, applied, uptime, nonce, refused, counters, health, with keys.
+REPORT_BYTES: Final = 6 + 28 + 6 + 10 + 17 + 26 + 2
+REPORT_KEYS: Final = 8
+MAX_NAMED: Final = 3  # of the longest properties
 ACCESSES: Final = ("ReadOnly", "ReadWrite")
 
 
@@ -37,6 +49,8 @@ class Property:
     type: ValueType
     writable: bool
     default: Value | None = None
+    driven: bool = False
+    """Whether a driver makes it real; else it belongs to the board's app."""
 
     def to_wire(self, value: object) -> Value:
         """The value as the wire carries it; raises ValueRefused (WrongType, OutOfRange, TooLong)."""
@@ -45,6 +59,11 @@ class Property:
     def from_wire(self, value: object) -> Value:
         """The value as Kubernetes shows it; raises ValueRefused."""
         return self.type.from_wire(value, self._path)
+
+    @property
+    def most_bytes(self) -> int:
+        """The length of its longest value with its index, in a report or a desired."""
+        return head_bytes(self.index) + self.type.most_bytes()
 
     @property
     def _path(self) -> str:
@@ -76,7 +95,15 @@ class Model:
     def most_desired_bytes(self) -> int:
         """The length of the longest desired message that a Board of this model can ask for."""
         writable = (p for p in self.by_index.values() if p.writable)
-        return DESIRED_BYTES + sum(INDEX_BYTES + p.type.most_bytes() for p in writable)
+        return DESIRED_BYTES + sum(p.most_bytes for p in writable)
+
+    @property
+    def most_reported_bytes(self) -> int:
+        """The length of the longest body of a full report: all values at their longest, and an error of each."""
+        count = len(self.by_index)
+        errors = 1 + head_bytes(count) + sum(head_bytes(index) + 1 for index in self.by_index)
+        values = sum(p.most_bytes for p in self.by_index.values())
+        return head_bytes(count + REPORT_KEYS) + REPORT_BYTES + errors + values
 
 
 def compile_model(name: str, spec: Mapping[str, Any]) -> Model:
@@ -102,7 +129,22 @@ def compile_model(name: str, spec: Mapping[str, Any]) -> Model:
     if len(encoded) > MAX_MODEL_BYTES:
         size = f"compiled it is {len(encoded)} bytes, boards take at most {MAX_MODEL_BYTES}"
         raise ModelError(f"{size}: use fewer properties")
-    return Model(name, by_name, by_index, encoded, digest(encoded))
+    model = Model(name, by_name, by_index, encoded, digest(encoded))
+    _check_report(model)
+    return model
+
+
+def _check_report(model: Model) -> None:
+    # Refused, not only advised against: what is too long to be read is not read in part, so that from the day on which
+    # its values grow a board that works could not be told from one that is gone.
+    size = model.most_reported_bytes
+    if size > MAX_PAYLOAD_BYTES:
+        longest = sorted(model.by_index.values(), key=lambda p: -p.most_bytes)[:MAX_NAMED]
+        named = ", ".join(f"{p.name} {p.most_bytes}" for p in longest)
+        raise ModelError(
+            f"a board's report of the longest values of all properties is {size} bytes, the bridge reads at most "
+            f"{MAX_PAYLOAD_BYTES}: lower maxItems or maxLength of the longest ({named}), or use fewer properties"
+        )
 
 
 def _property(raw: Mapping[str, Any]) -> Property:
@@ -110,13 +152,13 @@ def _property(raw: Mapping[str, Any]) -> Property:
     where = f"property {name!r}"
     if access not in ACCESSES or not 0 <= index <= MAX_INDEX:
         raise ModelError(f"{where}: unknown access, or an index not in 0..{MAX_INDEX}")
-    prop = Property(name, index, compile_type(where, raw), access == "ReadWrite")
+    prop = Property(name, index, compile_type(where, raw), access == "ReadWrite", driven=bool(raw.get("driver")))
     if raw.get("default") is None:
         return prop
     if not prop.writable:
         raise ModelError(f"{where}: its default must not be set, the property is ReadOnly (ReadOnly)")
     try:
-        return Property(name, index, prop.type, True, prop.to_wire(raw["default"]))
+        return replace(prop, default=prop.to_wire(raw["default"]))
     except ValueRefused as error:
         raise ModelError(f"{where}: its default {error} ({error.reason})") from error
 

@@ -105,13 +105,14 @@ def _app_raised(board: Board, report: Report) -> bool:
 
 
 def _only_senses(board: Board, report: Report) -> bool:
-    # Most reports by far: read-only values, on which neither what is asked for nor any condition depends.
+    # Most reports by far: read-only values that were there before, on which neither what is asked for nor any condition
+    # depends.
     if report.names_applied or report.errors or report.refused is not None or report.health is not None:
         return False
     if board.model is None or not board.model_held or board.strange:
         return False
-    props = board.model.by_index
-    return all(index in props and not props[index].writable for index in report.values)
+    props, known = board.model.by_index, board.reported
+    return all(index in props and not props[index].writable and props[index].name in known for index in report.values)
 
 
 def _answered(board: Board, report: Report, now: float) -> list[Effect]:

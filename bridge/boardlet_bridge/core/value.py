@@ -20,7 +20,6 @@ TYPES: Final = ("Boolean", "Integer", "Number", "String", "Enum", "Bytes", "Reco
 SCALARS: Final = TYPES[:6]
 NUMERIC: Final = ("Integer", "Number")
 DEFAULT_MAX_LENGTH: Final = 64
-HEAD_BYTES: Final = 2  # of a string or an array, in CBOR
 NUMBER_BYTES: Final = 5
 INT_MIN: Final = -(2**31)
 INT_MAX: Final = 2**31 - 1
@@ -82,12 +81,16 @@ class ValueType:
         raise refuse("WrongType", path, f"must be of type {kind}, the board reports {value!r:.40}")
 
     def most_bytes(self) -> int:
-        """The length of the longest encoding of a value that `to_wire` allows."""
+        """The length of the longest encoding of a value of this type; a number may be out of its range."""
         if self.items:
-            return HEAD_BYTES + self.max_items * self.items.most_bytes()
+            return head_bytes(self.max_items) + self.max_items * self.items.most_bytes()
+        if self.fields:
+            return head_bytes(len(self.fields)) + sum(field.most_bytes() for _, field in self.fields)
         if self.kind in ("String", "Bytes"):
-            return HEAD_BYTES + self.max_length
-        return HEAD_BYTES + sum(field.most_bytes() for _, field in self.fields) if self.fields else NUMBER_BYTES
+            return head_bytes(self.max_length) + self.max_length
+        if self.kind in NUMERIC:
+            return NUMBER_BYTES
+        return head_bytes(max(0, len(self.words) - 1))
 
     def row(self) -> dict[int, object]:
         """The keys of PROTOCOL.md section 9 that a board checks by."""
@@ -106,6 +109,11 @@ class ValueType:
         if self.fields:
             row[PropertyKey.OF] = [field.row() for _, field in self.fields]
         return row
+
+
+def head_bytes(n: int) -> int:
+    """The length of CBOR's head for a length, count, place or index below 256."""
+    return 1 if n < 24 else 2
 
 
 def refuse(reason: Fault, path: str, message: str) -> ValueRefused:

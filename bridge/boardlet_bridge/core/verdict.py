@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from boardlet_wire.names import Health
+from boardlet_wire.names import Health, PropertyCode
 
 from boardlet_bridge.core.condition import FALSE, TRUE, UNKNOWN, Condition, Obstacle, Reason, Status, Type, summary
 from boardlet_bridge.core.reason import LINKS, PROPERTY_REASONS, REFUSALS, REVOKED, SUSPICIONS
@@ -176,7 +176,7 @@ def _healthy(board: Board) -> Condition:
 
 def property_errors(board: Board) -> list[PropertyError]:
     """Errors by property from bridge and board, in the same words, ordered by name; one a property."""
-    errors: dict[str, PropertyError] = {}
+    errors = {error.property: error for error in _valueless(board)}
     for index, code in board.board_errors.items():
         prop = board.model.by_index.get(index) if board.model and board.model_held else None
         name = prop.name if prop else f"#{index}"
@@ -187,6 +187,17 @@ def property_errors(board: Board) -> list[PropertyError]:
     for error in board.spec_errors:
         errors[error.property] = error
     return [errors[name] for name in sorted(errors)]
+
+
+def _valueless(board: Board) -> list[PropertyError]:
+    # The board tells it of what is asked. What only it could report would just never be there: without a driver the app
+    # gives such a value, and which app runs is told once a session. One that has an app may do so at any time.
+    birth = board.birth
+    if board.model is None or birth is None or not board.model_held or birth.app_digest or birth.safe_mode:
+        return []
+    reason, message = PROPERTY_REASONS[PropertyCode.NO_HANDLER]
+    silent = (p.name for p in board.model.by_index.values() if not (p.writable or p.driven or p.name in board.reported))
+    return [PropertyError(name, "Bridge", reason, message) for name in silent]
 
 
 def drift(board: Board) -> list[str]:
