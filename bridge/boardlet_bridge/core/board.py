@@ -27,6 +27,7 @@ from boardlet_bridge.core.event import (
     ModelSeen,
     ObjectSeen,
     Refused,
+    StatusSeen,
     Tick,
     Wake,
     WriteStatus,
@@ -83,6 +84,9 @@ def _dispatch(board: Board, event: Event, now: float) -> list[Effect]:
             return tick(board, now) + reconcile(board, now)
         case ObjectSeen(object=obj):
             return _object(board, obj, now)
+        case StatusSeen(status=status):
+            inherit(board, status)
+            return []
         case ModelSeen(model=model, reason=reason, message=message):
             board.model, board.model_reason, board.model_message = model, reason, message
             return model_changed(board, now)
@@ -125,19 +129,29 @@ def _object(board: Board, obj: Mapping[str, Any], now: float) -> list[Effect]:
     if not board.broker_up:  # another replica may have heard it meanwhile
         board.proven_key = max(board.proven_key, board.recorded_key)
     board.recorded = _recorded(board.uid, status.get("desired"))
-    if first and not board.reported:
-        # A bridge that has just started shows what was known last until the board has answered.
-        board.reported = dict(status.get("reported") or {})
     if first:
-        board.told = recall(status)
-        board.inherited = _conditions(status)
-        dropped.recall(board, status)
+        inherit(board, status)
     if first and board.recorded is not None:
         # And it says nothing of the board before it has read the broker and asked, or had the time to.
         board.hold_until = max(board.hold_until, now + board.limits.start_grace_s)
     if follow(board):
         return broker_up(board, now)
     return reconcile(board, now)
+
+
+def inherit(board: Board, status: Mapping[str, Any]) -> None:
+    """Begin with what an earlier bridge, or another replica, has shown and told last."""
+    board.told = recall(status)
+    board.inherited = _conditions(status)
+    dropped.recall(board, status)
+    if not board.answered_at:
+        # What was known last is shown until the board has answered.
+        board.reported = dict(status.get("reported") or {})
+
+
+def stands(board: Board, status: Mapping[str, Any]) -> bool:
+    """Whether a status has the conditions that were shown last."""
+    return _stand(board.shown, _conditions(status))
 
 
 def _conditions(status: Mapping[str, Any]) -> frozenset[tuple[object, ...]]:

@@ -19,6 +19,13 @@ class ObjectSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusSeen:
+    """The object's status by another bridge's late word, before this one has shown any."""
+
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSeen:
     """The Board's model as compiled now, or why there is none."""
 
@@ -59,7 +66,7 @@ class Tick:
     """A moment that a Wake asked for has come."""
 
 
-Event = ObjectSeen | ModelSeen | ClaimSeen | BrokerUp | BrokerDown | Message | Tick
+Event = ObjectSeen | StatusSeen | ModelSeen | ClaimSeen | BrokerUp | BrokerDown | Message | Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class Alarm:
         self._call_at, self._now, self._ring = call_at, now, ring
         self._heap: list[tuple[float, Name]] = []
         self._waiting: set[tuple[float, Name]] = set()
+        self._stopped = False
         self._timers: set[float] = set()  # when one rings; a wake that came before another leaves that one's be
 
     def __len__(self) -> int:
@@ -37,6 +38,10 @@ class Alarm:
         heapq.heappush(self._heap, wake)
         self._set()
 
+    def stop(self) -> None:
+        """Ring no more, whatever is asked."""
+        self._stopped = True
+
     def _set(self) -> None:
         if self._heap and (when := self._heap[0][0]) not in self._timers:
             self._timers.add(when)
@@ -44,6 +49,8 @@ class Alarm:
 
     def _due(self, when: float) -> None:
         self._timers.discard(when)
+        if self._stopped:
+            return
         now = self._now()
         while self._heap and self._heap[0][0] <= now:
             wake = heapq.heappop(self._heap)

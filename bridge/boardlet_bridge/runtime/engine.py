@@ -17,7 +17,7 @@ import structlog
 from boardlet_wire.names import DESIRED, SESSION
 from boardlet_wire.topic import bucket
 
-from boardlet_bridge.core.board import new_board, recorded_key, step
+from boardlet_bridge.core.board import new_board, recorded_key, stands, step
 from boardlet_bridge.core.credential import FIRST_KEY_NUMBER, KeyRing
 from boardlet_bridge.core.event import (
     BrokerDown,
@@ -31,6 +31,7 @@ from boardlet_bridge.core.event import (
     Publish,
     Refused,
     SetFinalizer,
+    StatusSeen,
     Tick,
     Wake,
     WriteStatus,
@@ -48,6 +49,9 @@ BOARDS: Final = "boards"
 MODELS: Final = "boardmodels"
 RETAINED: Final = SESSION + DESIRED
 REFUSED_S: Final = 60.0  # whoever floods a topic must not flood the log: one line a board and cause in this time
+# Conditions that somebody else wrote over are put right at once, but so often only: of two bridges that do not agree,
+# each would write over the other's as fast as it can.
+OVERWRITTEN_S: Final = 60.0
 
 REWOUND: Final = "0"  # the resourceVersion of an object that has to be read anew; older than any other
 
@@ -115,6 +119,17 @@ class Engine:
         self.leftovers.drop(buckets)
         for entry in self._of(buckets):
             self._begin_anew(entry)
+
+    def leave(self) -> None:
+        """Hear and say no more; the last values that no other replica could ask for are marked to be written.
+
+        A board that sleeps tells them in its next turn. And to who does not listen, every board would fall silent.
+        """
+        self.alarm.stop()
+        for entry in self._of(self.held):
+            board, status = entry.board, entry.object.get("status") or {}
+            if (board.asleep or (board.live and board.sleep_s)) and board.reported != (status.get("reported") or {}):
+                self.outlet.mark((BOARDS, *entry.name), True)
 
     def _of(self, buckets: Collection[str]) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.bucket in buckets]
@@ -231,10 +246,20 @@ class Engine:
         foreign = obj.get("status") != before.get("status") and bare(obj.get("status")) != entry.sent
         if foreign or before["metadata"].get("resourceVersion") == REWOUND:
             # Somebody else wrote the status; the writer's next snapshot puts it right, and is dropped if it is.
-            if entry.bucket in self.held:
-                self.outlet.mark((BOARDS, *entry.name), False)
-            else:
+            status = obj.get("status") or {}
+            if entry.bucket not in self.held:
                 entry.stale = True
+            elif entry.board.shown:
+                self.outlet.mark((BOARDS, *entry.name), not stands(entry.board, status) and self._mends(entry))
+            else:
+                self._step(entry, StatusSeen(status))
+
+    def _mends(self, entry: Entry) -> bool:
+        now = self.outlet.now()
+        if now < entry.mended_at + OVERWRITTEN_S:
+            return False
+        entry.mended_at = now
+        return True
 
     def _forget(self, entry: Entry) -> None:
         board = entry.board
@@ -373,8 +398,10 @@ class Engine:
             status = None if obj is None else model_snapshot(self.models.seen(name), obj, rfc3339())
         else:
             entry = self.entries.get(name)
-            obj = entry.object if entry else None
-            status = snapshot(entry.board, entry.object.get("status") or {}, rfc3339()) if entry else None
+            if entry is None or not entry.board.shown:
+                return None  # a mark of before it was met; what it comes to show is marked then
+            obj = entry.object
+            status = snapshot(entry.board, entry.object.get("status") or {}, rfc3339())
         if obj is None or status is None or bare(status) == bare(obj.get("status")):
             return None
         if (entry.bucket if entry else bucket("/".join(name))) not in self.held:

@@ -42,6 +42,8 @@ class Entry:
     """Whether the board's state lacks something: another replica has written a status, or an effect was withheld."""
     refused_at: dict[str, float] = field(default_factory=dict)
     """When a refusal was last logged, by cause."""
+    mended_at: float = float("-inf")
+    """When conditions that somebody else had written over were last put right at once."""
     said: bytes = b""
     """What its board's session topic said last."""
 

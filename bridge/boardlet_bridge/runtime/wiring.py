@@ -145,6 +145,7 @@ class Bridge:
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
+                    engine.leave()
                     await self.store.drain(DRAIN_S, values=not self.replica.succeeded)
         finally:
             await self.replica.leave()
