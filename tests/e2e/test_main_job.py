@@ -138,6 +138,23 @@ def test_values_that_end_are_taken_from_the_status(one: Greenhouse) -> None:
     assert one.site.bridge.metric('boardlet_status_writes_total{outcome="rejected"}') == 0
 
 
+def test_what_has_neither_driver_nor_app(one: Greenhouse) -> None:
+    """On a board without app.py what has no driver is told in the same words, whether it is asked for or not."""
+    number = {"type": "Number"}
+    more = [
+        {"name": "x", "index": 10, "access": "ReadOnly", **number},
+        {"name": "y", "index": 11, "access": "ReadWrite", "default": 1, **number},
+    ]
+    patch = [{"op": "add", "path": "/spec/properties/-", "value": prop} for prop in more]
+    one.cluster.run("patch", "boardmodel", "greenhouse", "--type=json", "-p", json.dumps(patch))
+    errors = one.until("Synced", "False", "PropertyErrors")["status"]["errors"]
+    assert [(e["property"], e["source"], e["reason"]) for e in errors] == [
+        ("x", "Bridge", "NoHandler"),
+        ("y", "Board", "NoHandler"),
+    ]
+    assert errors[0]["message"] == errors[1]["message"]
+
+
 def test_broker_away_is_unknown(one: Greenhouse) -> None:
     """While the broker is away nothing is claimed about boards; an edit made meanwhile is not lost."""
     one.site.broker.stop()

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import cbor2
 import pytest
-from boardlet_wire.seal import digest
+from boardlet_bridge.core.codec import MAX_PAYLOAD_BYTES
+from boardlet_bridge.core.model import compile_model
+from boardlet_wire.seal import UP_TAG, digest
 from bridge_side import MODEL, UID, Peer
 from virtualboard import VirtualBoard
 
@@ -54,6 +56,23 @@ def test_full_report_has_every_value(board: VirtualBoard, peer: Peer) -> None:
     assert full[-2][:2] == [UID, 1]
     assert full[-8] == 0
     assert set(full[-7]) == {0, 1, 2, 3}
+
+
+def test_the_longest_report_comes_whole(make_board: MakeBoard, peer: Peer) -> None:
+    """A board sends in one report what its model allows at the most, and it is no longer than the bridge counts on."""
+    row = {"type": "Array", "access": "ReadOnly", "maxItems": 31, "items": {"type": "Bytes", "maxLength": 128}}
+    model = compile_model("logs", {"properties": [{"name": f"log{i}", "index": 24 + i, **row} for i in range(2)]})
+    board = make_board()
+    lines = ["from boardlet import app", *(f"app.set('log{i}', [bytes(128)] * 31)" for i in range(2))]
+    (board.flash / "app.py").write_text("\n".join(lines))
+    board.start()
+    peer.here()
+    peer.adopt(model, {})
+    full = peer.full()
+    assert full[24] == full[25] == [bytes(128)] * 31
+    letter, size = max(peer.sizes, key=lambda sent: sent[1])
+    assert letter == "r"
+    assert model.most_reported_bytes - 100 < size - UP_TAG <= model.most_reported_bytes <= MAX_PAYLOAD_BYTES
 
 
 def test_sequence_begins_at_zero(board: VirtualBoard, peer: Peer) -> None:
