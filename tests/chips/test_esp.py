@@ -90,6 +90,19 @@ def test_old_contents_are_erased(make_chip: MakeChip, own: Path) -> None:
     assert on_flash(chip, own)
 
 
+def test_what_was_to_be_erased_is_not_left_in_silence(make_chip: MakeChip, own: Path) -> None:
+    """Where erasing fails each time, nothing is written in a way that cannot erase; where it worked once, that way is
+    open."""
+    chip = make_chip(faults=Faults(erases_not=2))
+    chip.flash[:] = bytes(len(chip.flash))
+    with pytest.raises(ChipError, match="without --erase"):
+        Write(chip, own, erase=True)
+    assert set(chip.flash) == {0}
+    chip.faults.wrong_md5 = 2
+    Write(chip, own, erase=True)
+    assert on_flash(chip, own)
+
+
 def test_a_cable_that_is_bad_at_speed(make_chip: MakeChip, own: Path) -> None:
     """Bytes that are lost at 460800 baud cost an attempt; the next one at 115200 succeeds, and says why it was made."""
     chip = make_chip(faults=Faults(loses_above_baud=115200))

@@ -25,6 +25,8 @@ FAST: Final = 460800
 ROM_BAUD: Final = 115200
 IDENTIFY_S: Final = 40.0  # seven attempts to connect take esptool 15 s
 WRITE_S: Final = 900.0  # 4 MB at 115200 take six minutes
+ERASE: Final = "--erase-all"
+_ERASED: Final = "Flash memory erased successfully"
 _PROGRESS: Final = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _CHIP: Final = re.compile(r"^Detecting chip type\.\.\. *(\S+)", re.MULTILINE)
 _MAC: Final = re.compile(r"^MAC: +(\S+)", re.MULTILINE)
@@ -106,7 +108,7 @@ def write(port: str, kind: Kind, path: Path, erase: bool, percent: Percent, retr
 
     `retry` is told why an attempt failed and how the next one goes. Raises ChipError after the last.
     """
-    return _write(port, kind.offset, path, ["--erase-all"] if erase else [], ATTEMPTS, kind, percent, retry)
+    return _write(port, kind.offset, path, [ERASE] if erase else [], ATTEMPTS, kind, percent, retry)
 
 
 def restore(port: str, path: Path, percent: Percent, retry: Callable[[str, str], None]) -> bool:
@@ -125,16 +127,20 @@ def _write(
     percent: Percent,
     retry: Callable[[str, str], None],
 ) -> bool:
+    erased = ERASE not in options
     for number, attempt in enumerate(attempts, 1):
         way = ["write-flash", *options, *attempt.options]
         try:
             if not attempt.stub:
                 _leave_stub(port)
-                way = [word for word in way if word != "--erase-all"]  # only the stub can; what is written is erased
+                way = [word for word in way if word != ERASE]
             said = _run(port, [*way, hex(offset), str(path)], WRITE_S, kind, attempt, percent)
         except _Failed as error:
+            erased = erased or _ERASED in error.output
             if number == len(attempts) or any(words in str(error) for words in _HOPELESS):
                 raise _told(port, error) from error
+            if not (erased or attempts[number].stub):  # only the stub can, and what was to go would stay
+                raise ChipError(f"{_told(port, error)}; without --erase it would be tried without stub too") from error
             retry(str(error), attempts[number].words)
             continue
         return not any(words in said for words in _NOT_RESET)

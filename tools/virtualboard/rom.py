@@ -83,6 +83,8 @@ class Faults:
     """Times that the flash reads back other than written."""
     loses_above_baud: int = 0
     """Above this speed every thousandth byte from the host is lost; 0: none ever."""
+    erases_not: int = 0
+    """Times that erasing all of the flash fails."""
     wrong_sync: int = 0
     """SYNCs that are answered with another operation's number."""
 
@@ -210,6 +212,9 @@ class Rom:
             body = struct.pack("<I8xII", 0, self.chip.chip_id, 0)
         elif operation == SECURITY_INFO and self.chip.name == "ESP32-S2":
             body = bytes(12)
+        elif operation == ERASE_FLASH and self.faults.erases_not:
+            self.faults.erases_not -= 1
+            return self._reply(operation, _FAILED)
         elif operation == ERASE_FLASH and self._stub:
             self.flash[:] = b"\xff" * len(self.flash)
         elif operation == ERASE_REGION and self._stub:
