@@ -91,6 +91,28 @@ def test_a_board_without_a_cluster(own: Path) -> None:
     assert "its object cannot be looked at: kubectl: install it" in done.stdout
 
 
+def test_what_a_board_says_has_no_power_over_a_terminal(own: Path) -> None:
+    """Escape sequences and wrong types in a configuration are told; they move no cursor and break no command."""
+    kubectl = own / "bin/kubectl"
+    kubectl.parent.mkdir()
+    kubectl.write_text("#!/bin/sh\nexit 1\n")
+    kubectl.chmod(0o755)
+    (own / "root.key").write_text("ab" * 32)
+    held = {"id": "\x1b[2Jx", "key": 7, "key_number": "\x1b[1A", "host": "\x1b]0;h\x07", "port": None, "wifi": 7}
+    path = f"{kubectl.parent}:{os.environ['PATH']}"
+    with PtyBoard(own / "board") as board:
+        (board.flash / "config.json").write_text(json.dumps(held))
+        seen = boardlet(own, "info", board.port, "--root-key", "root.key", PATH=path)
+        (board.flash / "config.json").write_text(json.dumps({**held, "key_number": 2**70}))
+        again = boardlet(own, "info", board.port, "--root-key", "root.key", PATH=path)
+    for done in (seen, again):
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert r"id         \x1b[2Jx" in done.stdout
+        assert "its key has no number" in done.stdout
+        assert not {"\x1b", "\x07"} & set(done.stdout + done.stderr)
+        assert "Traceback" not in done.stderr
+
+
 def test_the_whole_flash(shop: Shop, make_chip: MakeChip, own: Path) -> None:
     """A chip without MicroPython is read whole, for its owner only, and erased whole."""
     chip = make_chip("esp32c3")

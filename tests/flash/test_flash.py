@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from boardimage import image
+from boardlet_cli import info
 from boardlet_cli.cluster import Cluster
+from boardlet_cli.session import readiness
 from boardlet_cli.site import Site
 from provision.process import free_port
 from virtualboard.pty import PtyBoard
@@ -101,6 +104,69 @@ def test_a_board_that_does_not_come_says_why(site: Site, cluster: Cluster, board
     assert f"boardlet password {BOARD_ID}" in done.stderr
 
 
+def test_a_status_of_before_is_not_taken_for_ready(site: Site, cluster: Cluster, board: PtyBoard) -> None:
+    """Without a bridge a Board says Ready as it did: flashed again, it is not until its board has said so."""
+    cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
+    site.add_board(BOARD_ID)
+    assert flash(site, cluster, board.port, "--board-id", BOARD_ID).returncode == 0
+    site.bridge.kill()
+    stale = flash(site, cluster, board.port, "--wait-s", "3")
+    assert readiness(cluster.get("board", "g1"))["status"] == "True"
+    assert stale.returncode == 7, stale.stdout + stale.stderr
+    assert "of before the reset: the board has begun no session since" in stale.stderr
+    site.bridge.start()
+    done = flash(site, cluster, board.port)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_info_takes_no_status_of_before(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Board that is Ready in the session of before the look is a problem, in another one it is well."""
+    cluster.run("apply", "-f", str(SAMPLES))
+    condition = {"type": "Ready", "status": "True", "reason": "Synced", "message": "", "observedGeneration": 1}
+    status = {
+        "conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        "session": {"epoch": "0123456789abcdef"},
+    }
+    patch = json.dumps({"status": status})
+    cluster.run("patch", "board", "greenhouse-1", "--subresource=status", "--type=merge", "-p", patch)
+    monkeypatch.setattr(info, "BACK_S", 1)
+    board = cluster.get("board", "greenhouse-1")
+    for before, problems in ((board, 1), ({**board, "status": {"session": {"epoch": "00"}}}, 0)):
+        said: list[str] = []
+        info._of_object(cluster, [before], {"port": "p", "id": BOARD_ID}, said)
+        assert len(said) == problems, said
+        assert not said or "Board greenhouse-1 is Ready, but what it says is of before the reset" in said[0]
+
+
+def test_the_plan_names_the_cluster_and_the_model_that_the_board_has(
+    site: Site, cluster: Cluster, board: PtyBoard
+) -> None:
+    """Of a Board that is there the plan shows the object's model, and --model of another one is refused before."""
+    cluster.run("apply", "-f", str(SAMPLES))
+    body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "t1"}}
+    spec = {"boardID": "t7m2q9xa", "modelRef": {"name": "thermostat"}}
+    cluster.run("create", "-f", "-", stdin=json.dumps({**body, "spec": spec}))
+    (cluster_site := board.flash.parent / "site.yaml").write_text(
+        json.dumps({"broker": f"127.0.0.1:{site.broker.port}", "rootKeyFile": str(site.folder / "root.key")})
+    )
+    more = ["--namespace", str(cluster.namespace), "--dry-run", "--name", "t1", "--site", str(cluster_site)]
+    command = [sys.executable, "-m", "boardlet_cli.main", "flash", board.port, *more]
+    env = {**cluster.env, "PATH": f"{cluster.kubectl.parent}:{os.environ['PATH']}"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    server = cluster.run("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}").stdout
+    lines, facts, other = run(), run("--json"), run("--model", "greenhouse")
+    assert lines.returncode == 0, lines.stdout + lines.stderr
+    assert "Board t1 (is there, model thermostat)" in lines.stdout
+    assert f"({server})" in lines.stdout
+    plan = json.loads(facts.stdout.splitlines()[0])
+    assert (plan["event"], plan["model"], plan["cluster"]) == ("plan", "thermostat", server)
+    assert other.returncode == 1
+    assert "Board t1 is a thermostat, and --model says greenhouse" in other.stderr
+
+
 def test_flashing_is_no_failed_boot(site: Site, cluster: Cluster, board: PtyBoard) -> None:
     """Flashed again and again right after an edit, a board does not take its resets for the edit's failures."""
     cluster.run("apply", "-f", str(SAMPLES / "greenhouse.yaml"))
@@ -128,6 +194,15 @@ def test_wrong_usage(arguments: list[str], words: str) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_kubectl_has_every_command_as_its_own(cluster: Cluster) -> None:
+    """`kubectl board approve` is `boardlet approve`: kubectl finds it on the PATH, and -n means what it does there."""
+    env = {**cluster.env, "PATH": f"{Path(sys.executable).parent}:{cluster.kubectl.parent}:{os.environ['PATH']}"}
+    words = ["board", "approve", "0123456789abcdef", "--board", "g1", "-n", str(cluster.namespace)]
+    done = subprocess.run([cluster.kubectl, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no board with the fingerprint 0123456789abcdef has asked" in done.stderr
 
 
 def test_a_file_that_is_no_port(site: Site, cluster: Cluster) -> None:

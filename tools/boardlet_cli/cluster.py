@@ -59,6 +59,15 @@ class Cluster:
             raise KubectlFailed(_words(done.stderr) or done.stdout.strip())
         return done
 
+    def whereabouts(self) -> tuple[str, str]:
+        """The context and the address of the API server, each "" where kubectl's configuration does not say."""
+        said = self.run("config", "view", "--minify", "-o", "json", check=False).stdout
+        try:
+            view = json.loads(said)
+            return str(view["current-context"]), str(view["clusters"][0]["cluster"]["server"])
+        except (ValueError, KeyError, TypeError, IndexError):
+            return self.context or "", ""
+
     def get(self, kind: str, name: str) -> dict[str, Any]:
         """One object as JSON; raises KubectlFailed."""
         found: dict[str, Any] = json.loads(self.run("get", kind, name, "-o", "json").stdout)

@@ -148,6 +148,7 @@ def flash(
         image=image,
         erase=erase,
         claim=claim_number if claim else 0,
+        model_named=model is not None,
         tls=tls,
     )
     with for_user(as_json) as report:

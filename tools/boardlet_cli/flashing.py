@@ -21,6 +21,7 @@ from boardlet_cli.firmware import Seen
 from boardlet_cli.identity import Identity, identify, register
 from boardlet_cli.order import NeverReady, Order
 from boardlet_cli.report import Report
+from boardlet_cli.session import OF_BEFORE, is_ready_since, readiness, session
 
 NO_WORD: Final = ("Asking", "NeverSeen", "Gone", "Silent")  # reasons of a board that the bridge does not hear
 
@@ -46,7 +47,7 @@ def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Repo
             raise
         plan = flash.plan(order, device, identity) if device and not needs_image else None
         facts = _facts(order, cluster, seen, identity, image, plan)
-        report.plan(facts, _lines(order, cluster, seen, identity, image, plan))
+        report.plan(facts, _lines(order, facts, seen, identity, image, plan))
         if dry_run:
             report.done(facts, "dry run: nothing was changed")
             return
@@ -59,17 +60,18 @@ def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Repo
             plan = flash.plan(order, device, identity)
         assert device is not None
         assert plan is not None
-        _finish(order, plan, device, cluster, report)
+        before = _finish(order, plan, device, cluster, report)
     if order.claim:
         name = asking.wait(identity, device.port, cluster, wait_s, report)
         report.done({**facts, "port": device.port, "enrollment": name}, asking.next_step(identity, cluster))
         return
-    _wait(order, plan.board_id, device.port, cluster, wait_s, report)
+    _wait(order, plan.board_id, device.port, cluster, before, wait_s, report)
     where = f" -n {cluster.namespace}" if cluster.namespace else ""
     report.done({**facts, "port": device.port}, f"Ready. Go on with: kubectl{where} edit board {order.name}")
 
 
-def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, report: Report) -> None:
+def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, report: Report) -> str:
+    # The session that the board's object is of until now.
     total = sum(map(len, plan.write.values()))
     if plan.write:
         report.step(f"writing {len(plan.write)} files of the agent")
@@ -82,30 +84,32 @@ def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, re
     flash.write(plan, device, told)
     if plan.write:
         report.step(f"wrote {total} bytes, each file checked by its SHA-256")
+    before = ""
     if order.claim:
         device.forget_identity()  # a copy of a former one, outside the file system
     else:
         created = register(order, plan.board_id, cluster)
         report.step(f"Board {order.name}: {'created' if created else 'is there already'}")
+        before = "" if created else session(cluster.get("board", order.name))
     device.reset()
+    return before
 
 
-def _wait(order: Order, board_id: str, port: str, cluster: Cluster, wait_s: int, report: Report) -> None:
+def _wait(order: Order, board_id: str, port: str, cluster: Cluster, before: str, wait_s: int, report: Report) -> None:
     report.step(f"reset; waiting up to {wait_s} s until the Board is Ready")
     try:
-        cluster.run(
-            "wait", "--for=condition=Ready", f"board/{order.name}", f"--timeout={wait_s}s", timeout_s=wait_s + 10
-        )
+        cluster.until("board", order.name, lambda board: is_ready_since(board, before), wait_s)
     except KubectlFailed as error:
         why = _why(order, board_id, port, cluster)
         raise NeverReady(f"the board is flashed, but its object is not Ready: {why}") from error
 
 
 def _why(order: Order, board_id: str, port: str, cluster: Cluster) -> str:
-    conditions = cluster.get("board", order.name).get("status", {}).get("conditions", [])
-    ready = next((c for c in conditions if c["type"] == "Ready"), {"reason": "Pending", "message": "no bridge sees it"})
+    ready = readiness(cluster.get("board", order.name))
     told = f"{ready['reason']}: {ready['message']}"
-    if ready["reason"] in NO_WORD:
+    if ready["status"] == "True":
+        told = OF_BEFORE
+    if ready["status"] == "True" or ready["reason"] in NO_WORD:
         told += (
             f"\ndoes the broker know the user {board_id} (boardlet password {board_id} --root-key …), "
             f"and is the board on its network? Its console tells: mpremote connect {port}"
@@ -117,6 +121,7 @@ def _facts(
     order: Order, cluster: Cluster, seen: Seen, identity: Identity, image: ImageFile | None, plan: flash.Plan | None
 ) -> Mapping[str, Any]:
     kind = seen.kind
+    context, server = cluster.whereabouts()
     return {
         "port": seen.port.path,
         "chip": kind.chip if kind else None,
@@ -126,9 +131,10 @@ def _facts(
         "boardID": identity.board_id or None,
         "fingerprint": asking.fingerprint(identity.secret) if order.claim else None,
         "creates": identity.creates,
-        "model": order.model,
+        "model": identity.model or None,
         "namespace": cluster.namespace,
-        "context": cluster.context,
+        "context": context or None,
+        "cluster": server or None,
         "broker": f"{order.broker_host}:{order.broker_port}",
         "tls": order.tls is not None,
         "wifi": order.wifi[0] if order.wifi else None,
@@ -141,7 +147,12 @@ def _facts(
 
 
 def _lines(
-    order: Order, cluster: Cluster, seen: Seen, identity: Identity, image: ImageFile | None, plan: flash.Plan | None
+    order: Order,
+    facts: Mapping[str, Any],
+    seen: Seen,
+    identity: Identity,
+    image: ImageFile | None,
+    plan: flash.Plan | None,
 ) -> list[str]:
     lines = [f"{seen.port.path}: {seen.words}"]
     if image is not None and seen.kind is not None:
@@ -162,10 +173,11 @@ def _lines(
         lines.append(
             f"{len(plan.write)} files to write ({size} bytes), {plan.kept} are right, {len(plan.remove)} to remove"
         )
+    lines += [f"cluster {facts['context']} ({facts['cluster']})"] if facts["cluster"] else []
     if order.claim:
         return [*lines, asking.line(order, identity)]
-    object_ = f"Board {order.name} ({f'new, model {order.model}' if identity.creates else 'is there'})"
-    where = f" in {cluster.namespace}" if cluster.namespace else ""
+    object_ = f"Board {order.name} ({'new' if identity.creates else 'is there'}, model {identity.model})"
+    where = f" in {facts['namespace']}" if facts["namespace"] else ""
     wifi = f"Wi-Fi {order.wifi[0]}, " if order.wifi else ""
     lines.append(f"id {identity.board_id}, {object_}{where}, {wifi}{order.broker}")
     return lines

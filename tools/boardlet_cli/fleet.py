@@ -29,6 +29,7 @@ from rich.text import Text
 
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.report import AGAIN, INTERRUPTED
+from boardlet_cli.table import shown
 
 COLUMNS: Final = {"port": None, "name": "--name", "model": "--model", "board_id": "--board-id", "image": "--image"}
 JOBS: Final = 8  # esptool and mpremote take a tenth of a processor each; USB hubs are the limit
@@ -156,7 +157,7 @@ class _Fleet:
             if self._as_json:
                 print(json.dumps({"name": row.wanted["name"], **event}), flush=True)
             elif not self._live and text:
-                print(f"{row.wanted['name']}: {text}", flush=True)
+                print(f"{row.wanted['name']}: {shown(text)}", flush=True)
 
 
 def _table_of(text: str) -> list[dict[Any, Any]]:
@@ -226,5 +227,6 @@ def _table(rows: Sequence[Row]) -> Table:
         colour = {None: "", 0: "green"}.get(row.code, "red")
         last = next((e["message"] for e in reversed(row.events) if e["event"] == "failed"), row.state)
         cells = (row.wanted["name"], row.wanted["port"], f"{row.part:.0%}" if row.part else "", last)
-        table.add_row(*map(Text, cells), style=colour)  # brackets in what a board or esptool says are no markup
+        # Brackets in what a board or esptool says are no markup.
+        table.add_row(*(Text(shown(cell)) for cell in cells), style=colour)
     return table

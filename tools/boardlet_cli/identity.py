@@ -37,6 +37,8 @@ class Identity:
     """Its configuration so far."""
     key_number: int = 1
     """Of the key that it is given."""
+    model: str = ""
+    """Of its Board: the one that the object has, else the one that it will be created with."""
     secret: str = field(default="", repr=False)
     """Of a board that gets a claim alone: what its fingerprint follows from."""
 
@@ -51,7 +53,7 @@ def identify(order: Order, existing: Mapping[str, Any], cluster: Cluster | None)
     if cluster and not found:
         _may_be_created(order, board_id, cluster)
     number = key_number(order, found) if found else _first_number(order)
-    return Identity(board_id, not found, existing, number)
+    return Identity(board_id, not found, existing, number, _model(order, found))
 
 
 def _unknown(existing: Mapping[str, Any]) -> Identity:
@@ -63,7 +65,18 @@ def _unknown(existing: Mapping[str, Any]) -> Identity:
         )
     kept = str(existing.get("secret"))
     secret = kept if SECRET_FORM.fullmatch(kept) else secrets.token_hex(SECRET_BYTES)
-    return Identity("", False, existing, 0, secret)
+    return Identity("", False, existing, 0, secret=secret)
+
+
+def _model(order: Order, found: Mapping[str, Any] | None) -> str:
+    # Flashing changes no object: a Board keeps the model that it has.
+    has = found["spec"]["modelRef"]["name"] if found else order.model
+    if order.model_named and has != order.model:
+        raise FlashFailed(
+            f"Board {order.name} is a {has}, and --model says {order.model}: leave --model out, or set its "
+            "spec.modelRef.name first"
+        )
+    return str(has)
 
 
 def _first_number(order: Order) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import typer
@@ -19,8 +19,11 @@ from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.device import Device
 from boardlet_cli.flash_command import of_site
 from boardlet_cli.options import AsJson, Context, Namespace, PortArgument, RootKey, SiteOption
+from boardlet_cli.session import OF_BEFORE, is_ready_since, readiness, session
+from boardlet_cli.table import shown
 
 LOW_HEAP_BYTES: Final = 16 * 1024  # what the agent needs once it is connected
+LOOK_S: Final = 20  # for the cluster to say which object it is, while the board is interrupted
 BACK_S: Final = 30  # a board that was reset: two seconds of grace, Wi-Fi, broker
 FAILED_BOOTS: Final = 4  # in a row, then safe mode
 
@@ -43,21 +46,24 @@ def info(
         seen = firmware.look(place, device)
         facts: dict[str, Any] = {"port": place.path, "is": seen.words}
         held = _of_board(device, facts, problems) if device and seen.info else {}
+        cluster = _cluster(settings, context, namespace, problems) if held else None
+        # While it is interrupted still, so that what its object says afterwards can be told from what it said before.
+        found = _objects(cluster, held, problems) if cluster and "claim" not in held else None
     if not held and seen.info is None:
         problems.append(f"it has no MicroPython that can run the agent: boardlet flash {place.path} --name NAME")
-    cluster = _cluster(settings, context, namespace, problems) if held else None
     if cluster is not None and "claim" in held:
         _of_claim(cluster, str(held.get("secret", "")), facts, problems)
     elif cluster is not None:
-        keys = keys or _site_keys(settings, cluster, problems)
-        _of_object(cluster, held, keys, facts, problems)
+        _of_key(held, keys or _site_keys(settings, cluster, problems), facts, problems)
+        if found is not None:
+            _of_object(cluster, found, facts, problems)
     if as_json:
         print(json.dumps({**facts, "problems": problems}))
     else:
-        for name, value in facts.items():
-            print(f"{name:10} {value}")
+        for name, value in facts.items():  # a board's words have no power over a terminal
+            print(shown(f"{name:10} {value}"))
         for problem in problems:
-            print(f"✗ {problem}")
+            print(shown(f"✗ {problem}"))
         if not problems:
             print("it is well")
     if problems:
@@ -85,7 +91,9 @@ def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dic
     facts["agent"] = f"{frozen} in its image" if frozen else f"{len(files) - len(wrong)} of {len(files)} files"
     facts["id"] = held.get("id")
     by = " by TLS" if "tls" in held else ""
-    facts["broker"] = f"{held.get('host')}:{held.get('port')}{by}, Wi-Fi {(held.get('wifi') or ['none'])[0]}"
+    wifi = held.get("wifi")
+    network = wifi[0] if isinstance(wifi, list) and wifi else "none"
+    facts["broker"] = f"{held.get('host')}:{held.get('port')}{by}, Wi-Fi {network}"
     if frozen != flash.VERSION and wrong:
         problems.append(f"{len(wrong)} files of the agent are not those of this version, as {wrong[0]}: {again}")
     if health["heap"] < LOW_HEAP_BYTES:
@@ -93,7 +101,7 @@ def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dic
     if not held:
         problems.append(f"it has no identity: {again}")
     boot = health.get("boot")
-    if boot:
+    if isinstance(boot, list) and len(boot) > 1 and all(type(part) is int for part in boot):
         facts["boots"] = f"{boot[0]}, {boot[1]} in a row that did not last"
         if boot[1] >= FAILED_BOOTS:
             problems.append(f"{boot[1]} boots in a row failed, so that it starts in safe mode: see its last crash")
@@ -122,38 +130,50 @@ def _site_keys(settings: sitefile.SiteFile | None, cluster: Cluster, problems: l
         return None
 
 
-def _of_object(
-    cluster: Cluster, held: dict[str, Any], keys: RootKeys | None, facts: dict[str, Any], problems: list[str]
-) -> None:
-    board_id = str(held.get("id"))
-    if keys is not None:
-        facts["key"] = f"number {held.get('key_number')}"
-        try:
-            number = int(held.get("key_number", 1))
-            right = board_key(serving(keys, number).key, board_id, number).hex()
-            if not hmac.compare_digest(right, str(held.get("key"))):
-                problems.append("its key is not of this site's root key: flash it again with the right one")
-        except RootKeyInvalid as error:
-            problems.append(f"{error}, and flash it")
+def _of_key(held: dict[str, Any], keys: RootKeys | None, facts: dict[str, Any], problems: list[str]) -> None:
+    if keys is None:
+        return
+    facts["key"] = f"number {held.get('key_number')}"
     try:
-        found = json.loads(
-            cluster.run("get", "boards", "-o", "json", f"--field-selector=spec.boardID={board_id}").stdout
-        )["items"]
+        number = int(held.get("key_number", 1))
+        right = board_key(serving(keys, number).key, str(held.get("id")), number).hex()
+    except RootKeyInvalid as error:
+        problems.append(f"{error}, and flash it")
+        return
+    except (ValueError, TypeError, OverflowError):
+        problems.append(f"its key has no number: boardlet flash {facts['port']} --name NAME")
+        return
+    if not hmac.compare_digest(right.encode(), str(held.get("key")).encode()):
+        problems.append("its key is not of this site's root key: flash it again with the right one")
+
+
+def _objects(cluster: Cluster, held: dict[str, Any], problems: list[str]) -> list[dict[str, Any]] | None:
+    # The Boards of its id, None where that cannot be said.
+    selector = f"--field-selector=spec.boardID={held.get('id')}"
+    try:
+        said = cluster.run("get", "boards", "-o", "json", selector, timeout_s=LOOK_S).stdout
     except KubectlFailed as error:
         problems.append(f"its object cannot be looked at: {error}")
-        return
+        return None
+    found: list[dict[str, Any]] = json.loads(said)["items"]
+    return found
+
+
+def _of_object(cluster: Cluster, found: list[dict[str, Any]], facts: dict[str, Any], problems: list[str]) -> None:
     if not found:
         where = f"namespace {cluster.namespace}" if cluster.namespace else "the context's namespace"
         problems.append(
-            f"no Board in {where} has the id {board_id}: name another with --namespace, or `boardlet flash "
+            f"no Board in {where} has the id {facts['id']}: name another with --namespace, or `boardlet flash "
             f"{facts['port']} --name NAME` creates it"
         )
-    for name in [board["metadata"]["name"] for board in found]:
+    for name, before in [(board["metadata"]["name"], session(board)) for board in found]:
         # It was interrupted for the look, and comes back.
-        cluster.run("wait", "--for=condition=Ready", f"board/{name}", f"--timeout={BACK_S}s", check=False)
+        with suppress(KubectlFailed):
+            cluster.until("board", name, lambda board, before=before: is_ready_since(board, before), BACK_S)  # type: ignore[misc]
         board = cluster.get("board", name)
-        conditions = {c["type"]: c for c in board.get("status", {}).get("conditions", [])}
-        ready = conditions.get("Ready", {"status": "Unknown", "reason": "Pending", "message": "no bridge sees it"})
+        ready = readiness(board)
         facts["object"] = f"Board {name}, Ready {ready['status']} ({ready['reason']})"
         if ready["status"] != "True":
             problems.append(f"Board {name} is {ready['reason']}: {ready['message']}")
+        elif not is_ready_since(board, before):
+            problems.append(f"Board {name} is Ready, but {OF_BEFORE}: is it on its network, or is another its board?")

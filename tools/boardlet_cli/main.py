@@ -32,6 +32,7 @@ from boardlet_cli.flash import broker_password
 from boardlet_cli.objects import ObjectError
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.sitefile import SiteError, keys_of
+from boardlet_cli.table import shown
 from boardlet_cli.tls import TlsError
 from boardlet_cli.up import StepFailed
 from boardlet_cli.up import up as run_up
@@ -159,7 +160,7 @@ def main() -> None:
         print(f"boardlet: this machine lacks something: {missing}", file=sys.stderr)
         sys.exit(3)
     except FAILURES as error:
-        print(f"boardlet: {error}", file=sys.stderr)
+        print(shown(f"boardlet: {error}"), file=sys.stderr)  # a board may have said it
         sys.exit(getattr(error, "code", 1))
 
 

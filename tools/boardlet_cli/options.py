@@ -11,7 +11,10 @@ Context = Annotated[
     str | None, typer.Option(help="Context of your kubeconfig; default: the site file's, else the current one.")
 ]
 Namespace = Annotated[
-    str | None, typer.Option(help="Namespace of the Board object; default: the site file's, else the context's.")
+    str | None,
+    typer.Option(
+        "--namespace", "-n", help="Namespace of the Board object; default: the site file's, else the context's."
+    ),
 ]
 SiteOption = Annotated[
     Path | None,

@@ -43,6 +43,8 @@ class Order:
     claim: int = 0
     """Number of the site's claim, which the board gets instead of an identity; 0: it gets an identity."""
     extra: Mapping[str, object] | None = None
+    model_named: bool = False
+    """Whether the user has said the model, so that a Board of another one is not what was meant."""
     tls: Tls | None = None
     """How it knows its broker; None: it speaks MQTT without TLS."""
 

@@ -1,6 +1,7 @@
 """What a command tells while it works: lines and a bar for a person, one JSON object a line for a program.
 
-Colours and bars are for terminals only. No report ever holds a key or a password: what is told is named field by field.
+Colours and bars are for terminals only, and nothing that a board says has power over one. No report ever holds a key or
+a password: what is told is named field by field.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn
+
+from boardlet_cli.table import shown
 
 INTERRUPTED: Final = 130
 AGAIN: Final = "interrupted; run the same command again, it goes on from what is done"
@@ -50,11 +53,11 @@ class Lines:
         self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
 
     def plan(self, facts: Mapping[str, Any], lines: list[str]) -> None:
-        self._console.print("\n".join(lines), markup=False)
+        self._console.print(shown("\n".join(lines)), markup=False)
 
     def step(self, text: str) -> None:
         self._end()
-        self._console.print(text, markup=False)
+        self._console.print(shown(text), markup=False)
 
     def progress(self, part: float) -> None:
         if not self._bars.task_ids:
@@ -63,11 +66,11 @@ class Lines:
         self._bars.update(self._bars.task_ids[0], completed=part)
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, style="yellow")
+        self._console.print(shown(text), markup=False, style="yellow")
 
     def done(self, facts: Mapping[str, Any], text: str) -> None:
         self._end()
-        self._console.print(text, markup=False, style="green")
+        self._console.print(shown(text), markup=False, style="green")
 
     def failed(self, message: str, code: int) -> None:
         self._end()  # the command itself says it, on standard error

@@ -40,6 +40,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def shown(text: str) -> str:
+    """The same for a text of several lines, which stay lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def cell(column: Column, obj: Mapping[str, Any]) -> str:
     """What stands in this column for an object."""
     value = at(obj, column.path)
