@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,30 @@ def test_a_role_may_do_its_work_and_no_more(roles: Cluster, role: str) -> None:
     assert not any(may(roles, role, questions, "default"))
     said = roles.run("auth", "can-i", first[0][0], first[0][1], f"--as={role}").stdout
     assert said.strip() == "yes", "which is what a person asks"
+
+
+def test_an_installer_may_read_the_one_secret_that_he_needs(roles: Cluster) -> None:
+    """As docs/operations.md gives it: the root key's Secret by its name; no other one, no list, and nobody else."""
+    page = (ROLES.parents[2] / "docs/operations.md").read_text()
+    for words in re.findall(r"^kubectl (create role(?:binding)? \S*root-key .*)$", page, re.MULTILINE):
+        own = words.replace("-n boardlet-system", "").replace("--user=ivy", "--user=boardlet-installer")
+        roles.run(*own.split())
+
+    def can(user: str, *what: str) -> bool:
+        return roles.run("auth", "can-i", *what, f"--as={user}", check=False).stdout.strip() == "yes"
+
+    deadline = time.monotonic() + 10
+    while not can("boardlet-installer", "get", "secrets/boardlet-site") and time.monotonic() < deadline:
+        time.sleep(0.05)  # a new binding takes a moment to be known
+    assert can("boardlet-installer", "get", "secrets/boardlet-site")
+    for what in (
+        ("get", "secrets/other"),
+        ("list", "secrets"),
+        ("watch", "secrets"),
+        ("patch", "secrets/boardlet-site"),
+    ):
+        assert not can("boardlet-installer", *what), what
+    assert not [role for role in ALLOWED if role != "boardlet-installer" and can(role, "get", "secrets/boardlet-site")]
 
 
 def test_views_and_edits_of_a_namespace_have_its_boards() -> None:
