@@ -79,6 +79,24 @@ def test_install_upgrade_rollback_uninstall(release: Release) -> None:
     assert cluster.get("board", "g1")["metadata"]["uid"] == uid
 
 
+def test_a_replaced_root_key_outlives_upgrade_and_rollback(release: Release) -> None:
+    """The Secret is made once and is no part of the release: no revision brings back the root key of its time."""
+    both = f"1 {release.root_key()}\n100 {bytes(range(32)).hex()}"
+    body = {"data": {"root.key": base64.b64encode(both.encode()).decode()}}
+    before = release.cluster.get("secret", "boardlet-site")["data"]
+    revision = json.loads(release.run("history", "boardlet", "-o", "json").stdout)[-1]["revision"]
+    release.cluster.run("patch", "secret", "boardlet-site", "--type=merge", "-p", json.dumps(body))
+    try:
+        release.run("upgrade", "boardlet", CHART, "--set", "settings.log_level=debug", "--wait=hookOnly")
+        assert release.root_key() == both
+        release.run("rollback", "boardlet", str(revision), "--wait=hookOnly")
+        assert release.setting("BOARDLET_LOG_LEVEL") is None
+        assert release.root_key() == both
+    finally:
+        back = json.dumps({"data": before})
+        release.cluster.run("patch", "secret", "boardlet-site", "--type=merge", "-p", back)
+
+
 def test_upgrade_updates_the_kinds(release: Release, tmp_path: Path) -> None:
     """A chart with a newer kind changes the kind, which Helm does not do for a chart's folder crds/."""
     release.run("package", CHART, "-d", tmp_path)
