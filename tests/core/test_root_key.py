@@ -117,6 +117,47 @@ def test_a_removal_that_came_too_soon_is_taken_back() -> None:
     assert world.condition("Ready") == ("True", "Synced")
 
 
+def connect(world: World) -> None:
+    """The board connects with what it holds; nothing that is sealed otherwise reaches it."""
+    world.side.epoch = bytes([world.side.epoch[0] + 1]) + world.side.epoch[1:]
+    world.send(world.side.here(), world.side.report({0: False}))
+
+
+def test_an_older_file_of_root_keys_moves_nothing_and_is_healed() -> None:
+    """A moved board is locked out while the older file is there, told as a wrong root key; then all is as it was."""
+    world = flashed(restart(ready(), NEW, OLD), NEW, 100)
+    own = KeyRing.of((NEW, OLD), SALT).broker_password(BOARD_ID, 100)
+    restart(world, OLD)
+    assert world.board.login == 100, "numbers do not fall"
+    assert KeyRing.of((OLD,), SALT).broker_password(BOARD_ID, 100) != own, "the broker lets it in no more"
+    connect(world)
+    world.wait(250)
+    assert world.condition("Ready")[0] != "True"
+    assert "the bridge's root_key_file is not this site's" in message(world)
+    assert world.condition("MessagesRefused") == ("True", "WrongSeal")
+    assert world.status["reported"]["led"] is True
+    assert world.status["board"]["keyNumber"] == 100
+    restart(world, NEW, OLD)
+    world.join()
+    assert world.condition("Ready") == ("True", "Synced")
+    assert (world.board.login, world.revision(), world.side.key) == (100, 1, board_key(NEW.key, BOARD_ID, 100))
+
+
+def test_who_has_the_old_root_is_believed_while_its_file_is_back() -> None:
+    """Under an older file he seals as a board that was moved away from his root; with the right one no more."""
+    world = flashed(restart(ready(), NEW, OLD), NEW, 100)
+    thief = copy.deepcopy(world.side)
+    thief.epoch, thief.key = b"stolen-1", board_key(OLD.key, BOARD_ID, 100)
+    restart(world, OLD)
+    world.send(thief.here())
+    assert world.board.epoch == thief.epoch
+    restart(world, NEW, OLD)
+    world.join()
+    world.send(thief.here(), thief.report({0: False}))
+    assert world.board.epoch == world.side.epoch
+    assert world.condition("Ready") == ("True", "Synced")
+
+
 def test_a_moved_board_does_not_notice_the_removal() -> None:
     """A board under the new root key stays Ready, and its mailbox as it is."""
     world = flashed(restart(ready(), NEW, OLD), NEW, 100)

@@ -265,6 +265,30 @@ def test_the_next_root_key_comes_over_the_air() -> None:
     assert (world.board.login, world.board.root_number) == (100, 100)
 
 
+def test_a_key_that_was_given_by_an_older_file_of_root_keys_is_flashed_away() -> None:
+    """A board that was moved while the older file was back has a number of the old root: it is shut out, by name."""
+    world = ready()
+    rotate(world, 100)
+    take(world)  # the new root is not in the file
+    assert world.side.key == board_key(ROOT, BOARD_ID, 100)
+    patch = pytest.MonkeyPatch()
+    patch.setattr("peer.RING", KeyRing(NEW_ROOT.key, b"t" * 16, NEW_ROOT.first, (RootKey(1, ROOT),)))
+    world.start_bridge()
+    patch.undo()
+    world.connect_broker()
+    world.side.epoch = b"healed-1"
+    world.send(world.side.here())
+    world.wait(60)
+    assert world.condition("Ready")[0] != "True"
+    assert world.condition("MessagesRefused") == ("True", "WrongSeal")
+    world.object["spec"]["credential"] = {"keyNumber": 101, "revokedKeyNumber": 100}
+    world.touch()
+    world.side.key, world.side.number, world.side.applied = board_key(NEW_ROOT.key, BOARD_ID, 101), 101, None
+    world.join()
+    world.ack()
+    assert world.condition("Ready") == ("True", "Synced")
+
+
 def test_a_key_under_way_is_given_to_no_other_chip() -> None:
     """Enrolment hands out no number that was, or will be, sent to the board that there is."""
     board = {
