@@ -103,7 +103,7 @@ def rounds(name: str, kind: str, make: Callable[[Pool], bytes], pool: Pool, coun
         growth = max(growth, grown)
         for raw, words in zip(inputs, said, strict=True):
             judge(raw, words)
-    return Outcome(name, count, time.monotonic() - began, len(pool.seen), growth)
+    return Outcome(name, count, time.monotonic() - began, len(pool.seen), growth, pool.found)
 
 
 def codec(count: int, seed: int, folder: Path) -> Outcome:
@@ -191,8 +191,8 @@ def agent(count: int, seed: int, folder: Path) -> Outcome:
     def judge(data: bytes, said: str) -> None:
         if data in origin:
             own, seed_bytes = origin.pop(data)
-            own.learn(seed_bytes, said)
-            if own is not raw:
+            if own.learn(seed_bytes, said, data) and own is not raw:
                 raw.seen.add(said)
+                raw.found.append(data)
 
     return rounds("agent-mpy", "agent", make, raw, count, folder, judge)

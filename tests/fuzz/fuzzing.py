@@ -6,9 +6,9 @@ import gc
 import signal
 import time
 import tracemalloc
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from mutation import Pool
@@ -51,6 +51,8 @@ class Outcome:
     kinds: int
     """How many different things happened."""
     growth_bytes: int
+    found: Sequence[bytes] = field(default=(), repr=False)
+    """Inputs that made something new happen."""
 
     def __str__(self) -> str:
         rate = self.inputs / self.seconds if self.seconds else 0
@@ -70,7 +72,7 @@ def run(target: Target, count: int, seed: int, first: list[bytes]) -> Outcome:
         data = pool.next()
         pool.learn(data, one(target, data))
     grown = growth(target, pool, min(SAMPLE, count))
-    return Outcome(target.name, count, time.monotonic() - began, len(pool.seen), grown)
+    return Outcome(target.name, count, time.monotonic() - began, len(pool.seen), grown, pool.found)
 
 
 def one(target: Target, data: bytes) -> Hashable:

@@ -7,13 +7,14 @@ done): coarser than coverage of code, and it needs no instrumented interpreter.
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 MAX_BYTES: Final = 2048
 MAX_SEEDS: Final = 4000
+KEPT_BYTES: Final = 256  # of an input in the corpus
 # Heads of CBOR and of MQTT that mean something: lengths that cannot be, indefinite ones, tags, floats, packet types.
 HEADS: Final = bytes.fromhex(
     "0018191a1b2038393a3b405f78797a7b80819b9fa0a1bbbfc0c1d8f4f5f6f7f8f9fafbff1c3032e0d02090407f"
@@ -28,16 +29,21 @@ class Pool:
         self.rng = random.Random(seed)
         self.seeds = [bytes(one) for one in seeds] or [b""]
         self.seen: set[Hashable] = set()
+        self.found: list[bytes] = []
+        """Inputs that made something new happen, in their order."""
 
     def next(self) -> bytes:
         """The next input."""
         return mutate(self.rng, self.rng.choice(self.seeds), self.rng.choice(self.seeds))
 
-    def learn(self, data: bytes, said: Hashable) -> None:
-        """Keep an input as a seed if what the target said of it is new."""
-        if said not in self.seen and len(self.seeds) < MAX_SEEDS:
+    def learn(self, data: bytes, said: Hashable, whole: bytes | None = None) -> bool:
+        """Keep an input as a seed if what was said of it is new; whether it was. `whole` is what it was a part of."""
+        new = said not in self.seen and len(self.seeds) < MAX_SEEDS
+        if new:
             self.seen.add(said)
             self.seeds.append(data)
+            self.found.append(whole or data)
+        return new
 
 
 def mutate(rng: random.Random, base: bytes, other: bytes) -> bytes:
@@ -75,3 +81,14 @@ def kept(target: str) -> list[bytes]:
     path = CORPUS / f"{target}.txt"
     lines = path.read_text().splitlines() if path.exists() else []
     return [bytes.fromhex(text) for line in lines if (text := line.partition("#")[0].strip())]
+
+
+def keep(target: str, found: Sequence[bytes], most: int, words: str) -> int:
+    """Add up to `most` inputs to those that are kept, evenly out of all depths of a run; how many were added."""
+    path, old = CORPUS / f"{target}.txt", set(kept(target))
+    new = [data for data in found if len(data) <= KEPT_BYTES and data not in old]
+    step = max(1, len(new) // most) if most else 1
+    chosen = new[step - 1 :: step][:most]
+    with path.open("a") as out:
+        out.writelines(f"{data.hex()}  # {words}\n" for data in chosen)
+    return len(chosen)

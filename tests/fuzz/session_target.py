@@ -126,7 +126,7 @@ async def _session(count: int, seed: int) -> Outcome:
     grown = sizes[-1] - sizes[0] if len(sizes) > 1 else 0
     if grown > GROWTH_BYTES:
         raise Broken(f"session: the heap grew by {grown} bytes over {connections // 4} connections")
-    return Outcome("session", connections * PACKETS, time.monotonic() - began, len(pool.seen), grown)
+    return Outcome("session", connections * PACKETS, time.monotonic() - began, len(pool.seen), grown, pool.found)
 
 
 async def _connection(port: int, server: Server, errors: list[Any]) -> tuple[str, ...]:
