@@ -113,6 +113,17 @@ def test_what_a_board_says_has_no_power_over_a_terminal(own: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_a_board_does_not_say_where_its_backup_goes(own: Path) -> None:
+    """A path in the place of an id names no file outside of the folder in which the command runs."""
+    (own / "here").mkdir()
+    with PtyBoard(own / "board") as board:
+        (board.flash / "config.json").write_text(json.dumps({"id": "../there"}))
+        done = boardlet(own / "here", "backup", board.port)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name[:6] for path in (own / "here").glob("*.tar")] == ["board-"]
+    assert list(own.glob("*.tar")) == []
+
+
 def test_the_whole_flash(shop: Shop, make_chip: MakeChip, own: Path) -> None:
     """A chip without MicroPython is read whole, for its owner only, and erased whole."""
     chip = make_chip("esp32c3")

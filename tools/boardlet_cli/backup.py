@@ -22,6 +22,7 @@ from chips import ChipError, esp, ports
 from boardlet_cli import firmware
 from boardlet_cli.device import Device
 from boardlet_cli.flash import CLAIM_FOLDER, CONFIG, FOLDERS, configuration
+from boardlet_cli.identity import ID_FORM
 from boardlet_cli.options import PortArgument
 from boardlet_cli.report import Report, for_user
 
@@ -79,7 +80,8 @@ def erase(
 
 
 def _name(device: Device) -> str:
-    return str(configuration(device).get("id", "board"))
+    held = str(configuration(device).get("id"))
+    return held if ID_FORM.fullmatch(held) else "board"  # a board does not say where a file goes
 
 
 def _files(device: Device, path: Path, report: Report) -> int:
