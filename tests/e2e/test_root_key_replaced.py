@@ -77,6 +77,17 @@ def test_the_root_key_is_replaced_without_an_outage(site: Site) -> None:
         assert not logs_in(site.broker.port, moved.board_id, stolen.broker_password(moved.board_id, number))
     assert forgotten.synced()["status"]["session"]["epoch"] == epoch, "it was never disconnected"
 
+    before = moved.object["status"]
+    restart(site, old)  # the file went back
+    own = KeyRing.of((NEW,), bytes(16)).broker_password(moved.board_id, NEW.first)
+    assert until(lambda: not logs_in(site.broker.port, moved.board_id, own))
+    forgotten.synced()
+    moved.until("Ready", "Unknown")
+    restart(site, new, old)
+    after = moved.synced(moved.edit(led=True))["status"]
+    assert after["session"] != before["session"]
+    assert (after["board"]["keyNumber"], after["board"]["bootCount"]) == (NEW.first, before["board"]["bootCount"])
+
     restart(site, new)
     forgotten.until("Ready", "False", "Revoked")
     assert "root key" in json.dumps(forgotten.object["status"]["conditions"])
