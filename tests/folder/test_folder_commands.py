@@ -111,6 +111,20 @@ def test_forms_of_output(shell: Shell) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("read", [False, True], ids=["never-served", "not-served-now"])
+def test_what_goes_to_a_cluster_has_the_words_of_the_file(shell: Shell, read: bool) -> None:
+    """Labels and annotations are the file's, without a bridge too: moving must not lose what selects a Board."""
+    if read:
+        status(shell.root)
+    words = "labels: {site: north}\n  annotations: {contact: Ada}"
+    (shell.root / "g1.yaml").write_text(BOARD.replace("name: g1\n", f"name: g1\n  {words}\n"))
+    meta = {"name": "g1", "namespace": "default", "labels": {"site": "north"}, "annotations": {"contact": "Ada"}}
+    assert yaml.safe_load(shell.run("get", "board/g1", "-o", "apply").out)["metadata"] == meta
+    assert "site=north" in shell.run("describe", "board/g1").out
+    (shell.root / "g1.yaml").write_text(BOARD)
+    assert set(yaml.safe_load(shell.run("get", "board/g1", "-o", "apply").out)["metadata"]) == {"name", "namespace"}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

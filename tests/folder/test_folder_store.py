@@ -262,6 +262,10 @@ def test_a_file_replaced_in_two_steps_deletes_nothing(root: Path) -> None:
         (BOARD + "  properties: {led: true}\n", "is no YAML: the key 'properties' stands here twice"),
         (BOARD.replace("name: g1", "name: G1"), "metadata.name: must be lower-case letters"),
         (BOARD.replace("name: g1", "name: g1\n  annotations: {a: 5}"), "metadata.annotations.a: must be a string"),
+        (
+            BOARD.replace("name: g1", 'name: g1\n  deletionTimestamp: "2026-01-02T03:04:05Z"'),
+            "metadata.deletionTimestamp: it was being deleted where it comes from",
+        ),
         (BOARD.replace("{led: false}", "{2026-01-01: x, 5: y}"), "the key 5 is a number, and must be a string"),
         ("- a list\n", "this document is a list, and no object"),
         ("{apiVersion: boardlet.dev/v1alpha1, kind: Board, metadata: {name: g1}}", "'spec' is a required property"),

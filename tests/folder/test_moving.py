@@ -31,6 +31,8 @@ def in_cluster(site: FolderSite, cluster: Cluster) -> BridgeProcess:
 
 def test_from_folder_to_cluster_and_back(site: FolderSite, cluster: Cluster) -> None:
     """kubectl apply of the folder and kubectl get into one keep all there is; of two that differ somebody chooses."""
+    words = {"labels": {"site": "north"}, "annotations": {"contact": "Ada"}}
+    site.edit("  name: g1\n", "  name: g1\n  labels: {site: north}\n  annotations: {contact: Ada}\n")
     site.bridge.start()
     site.board.start()
     site.synced(1)
@@ -44,6 +46,7 @@ def test_from_folder_to_cluster_and_back(site: FolderSite, cluster: Cluster) -> 
         bridge.start()
         moved = ready(cluster)
         assert moved["spec"] == before["spec"]
+        assert said(moved, words) == words
         assert moved["status"]["reported"]["led"] is True
         assert moved["status"]["desired"]["revision"] > before["status"]["desired"]["revision"], "it is another object"
         assert moved["status"]["board"]["bootCount"] == before["status"]["board"]["bootCount"]
@@ -61,6 +64,7 @@ def test_from_folder_to_cluster_and_back(site: FolderSite, cluster: Cluster) -> 
         back = until(same)
         for field in ("uid", "generation", "creationTimestamp"):
             assert back["metadata"][field] == moved["metadata"][field]
+        assert said(back, words) == words
         assert back["status"]["desired"] == moved["status"]["desired"], "nothing was minted"
 
         # While the cluster is away, somebody edits the folder; the cluster's object is older than its board then.
@@ -74,11 +78,18 @@ def test_from_folder_to_cluster_and_back(site: FolderSite, cluster: Cluster) -> 
         cluster.run("apply", "-f", "-", stdin=edited)
         generation = _object(site, cluster)["metadata"]["generation"]
         cluster.run("annotate", "--overwrite", "board", "g1", f"boardlet.dev/accept-restore={generation}")
-        assert ready(cluster)["status"]["reported"]["led"] is False
+        again = ready(cluster)
+        assert again["status"]["reported"]["led"] is False
+        assert said(again, words) == words
         assert site.board.pin(LED) == 0
     finally:
         bridge.stop()
         print(f"--- bridge in the cluster\n{bridge.log[-3000:]}")
+
+
+def said(obj: dict[str, Any], words: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Of these labels and annotations those that the object has; kubectl adds one of its own."""
+    return {kind: {k: v for k, v in obj["metadata"].get(kind, {}).items() if k in words[kind]} for kind in words}
 
 
 def _replace(site: FolderSite, exported: str) -> None:

@@ -29,6 +29,7 @@ SUFFIX: Final = ".status"
 LOCK: Final = "lock"
 PATIENCE_S: Final = 0.3  # a command that looks whether a bridge serves the folder has the lock for a moment
 IGNORE: Final = "# Written by the Boardlet bridge: what it knows, not what anybody wants.\n*\n"
+WORDS: Final = ("labels", "annotations")  # of an object's metadata what people write
 MAX_EVENTS: Final = 10
 MAX_WHY: Final = 200
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -154,6 +155,12 @@ def new_meta(wanted: Mapping[str, Any], taken: bool) -> dict[str, Any]:
         "generation": generation if known else 1,
         "creationTimestamp": created if came and isinstance(created, str) else wall(),
     }
+
+
+def with_words(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata with the labels and annotations that a document wants, and no others."""
+    said = {name: dict(wanted[name]) for name in WORDS if wanted.get(name)}
+    return {name: value for name, value in meta.items() if name not in WORDS} | said
 
 
 def is_uid(text: object) -> bool:

@@ -26,6 +26,7 @@ Stat = tuple[int, int, int, int]
 # Two writes within one tick of the file system's clock look alike: what is so young is not trusted to be unchanged.
 YOUNG_NS: Final = 50_000_000
 ABSENT: Final[Stat] = (0, 0, 0, 0)
+DELETED: Final = "remove the document, or, to have the object again, take uid and deletionTimestamp out of it"
 WAY: Final = "mend it; until then its last good version goes on, if there was one"
 
 
@@ -119,6 +120,8 @@ class Source:
             return refuse(where)
         if self._namespaces and where[0] not in self._namespaces:
             return None
+        if obj["metadata"].get("deletionTimestamp"):
+            return refuse("metadata.deletionTimestamp: it was being deleted where it comes from", DELETED)
         made = kind.defaulted(obj)
         mistakes = kind.mistakes(made) or broken(kind.title, made["spec"], None) or _uncompiled(kind.title, made)
         for mistake in mistakes:

@@ -26,7 +26,7 @@ from boardlet_bridge.folder.document import Document
 from boardlet_bridge.folder.kind import of_plural
 from boardlet_bridge.folder.notify import Notify
 from boardlet_bridge.folder.problem import NAME, Problem, Problems
-from boardlet_bridge.folder.record import MAX_EVENTS, InUse, Record, Records, new_meta, wall
+from boardlet_bridge.folder.record import MAX_EVENTS, InUse, Record, Records, new_meta, wall, with_words
 from boardlet_bridge.folder.source import Found, Source, ours, title
 from boardlet_bridge.kube.budget import Budget
 from boardlet_bridge.kube.client import Conflict, NotFound, Unavailable
@@ -262,15 +262,13 @@ class FolderStore:
             return
         meta = record.object["metadata"]
         changed = document.object["spec"] != record.object["spec"]
-        said = {name: dict(wanted.get(name) or {}) for name in ("labels", "annotations")}
-        if not changed and record.file == document.file and all(said[n] == (meta.get(n) or {}) for n in said):
+        new = with_words(meta, wanted)
+        if not changed and record.file == document.file and new == meta:
             return
         rules = broken(of_plural(key[0]).title, document.object["spec"], record.object["spec"])
         if rules:
             self._refused[key] = [Problem(document.file, document.line, title(key), rule, KEEP) for rule in rules]
             return
-        kept = {name: value for name, value in meta.items() if name not in said}
-        new = kept | {name: value for name, value in said.items() if value}
         new["generation"] = meta["generation"] + changed
         obj = self._versioned({**record.object, "metadata": new, "spec": document.object["spec"]})
         await self._save(key, Record(obj, document.file, record.events))
@@ -281,7 +279,7 @@ class FolderStore:
         obj, wanted = document.object, document.object["metadata"]
         kind = of_plural(key[0])
         meta = {"name": key[2], "namespace": key[1], **new_meta(wanted, not self._free(wanted.get("uid")))}
-        meta |= {name: dict(wanted[name]) for name in ("labels", "annotations") if wanted.get(name)}
+        meta = with_words(meta, wanted)
         if key[0] == BOARDS:
             meta["finalizers"] = [FINALIZER]
         made = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta, "spec": obj["spec"]}

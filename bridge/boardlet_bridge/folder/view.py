@@ -15,7 +15,7 @@ from boardlet_bridge.folder.document import Document
 from boardlet_bridge.folder.kind import kinds, of_plural
 from boardlet_bridge.folder.notify import Notify
 from boardlet_bridge.folder.problem import Problem
-from boardlet_bridge.folder.record import Record, Records
+from boardlet_bridge.folder.record import Record, Records, with_words
 from boardlet_bridge.folder.source import Source, title
 
 UNREAD: Final = "the bridge has not read this yet; a bridge that runs does at once"
@@ -108,15 +108,19 @@ def _shown(key: Key, document: Document | None, record: Record | None) -> tuple[
         return record.object, []
     if record is None:
         made = {k: document.object[k] for k in ("apiVersion", "kind", "spec")}
-        meta = {"name": key[2], "namespace": key[1], "generation": 1}
+        meta = with_words({"name": key[2], "namespace": key[1], "generation": 1}, document.object["metadata"])
         return _unread({**made, "metadata": meta}), []
-    if document.object["spec"] == record.object["spec"] or record.deleting:
+    spec = document.object["spec"]
+    if record.deleting:
         return record.object, []
-    refused = broken(of_plural(key[0]).title, document.object["spec"], record.object["spec"])
+    refused = broken(of_plural(key[0]).title, spec, record.object["spec"]) if spec != record.object["spec"] else []
     if refused:
         return record.object, refused
-    meta = {**record.object["metadata"], "generation": record.object["metadata"]["generation"] + 1}
-    return _unread({**record.object, "metadata": meta, "spec": document.object["spec"]}), []
+    meta = with_words(record.object["metadata"], document.object["metadata"])
+    if spec == record.object["spec"]:
+        return {**record.object, "metadata": meta}, []
+    meta["generation"] += 1
+    return _unread({**record.object, "metadata": meta, "spec": spec}), []
 
 
 def _unread(obj: Mapping[str, Any]) -> Mapping[str, Any]:
