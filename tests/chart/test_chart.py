@@ -105,6 +105,67 @@ def test_its_settings_are_settings(helm: Any, values: Path) -> None:
     Settings.model_validate(env)
 
 
+def test_a_large_number_is_a_number(helm: Any, tmp_path: Path) -> None:
+    """A setting that is a number of a values file reaches the bridge as it was written, however large it is."""
+    numbers = {"enrollment_claim_number": 20261125, "status_burst": 200, "status_writes_per_s": 0.5, "broker_tls": True}
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump({"settings": numbers}))
+    pod = one(helm.render("-f", path), "Deployment")["spec"]["template"]["spec"]
+    env = {e["name"].removeprefix("BOARDLET_").lower(): e["value"] for e in pod["containers"][0]["env"]}
+    made = Settings.model_validate(env)
+    assert {name: getattr(made, name) for name in numbers} == numbers
+
+
+@pytest.mark.parametrize(
+    ("values", "port"),
+    [
+        ({}, 1883),
+        ({"secret": "broker-tls"}, 1883),
+        ({"secret": "broker-tls", "psk": True, "only": True}, 8883),
+        ({"psk": True, "only": True}, 8884),
+    ],
+)
+def test_the_node_port_is_one_that_boards_have(helm: Any, tmp_path: Path, values: dict[str, Any], port: int) -> None:
+    """broker.service.nodePort is given to exactly one port, also where there is none without TLS."""
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump({"broker": {"tls": values, "service": {"type": "NodePort", "nodePort": 31883}}}))
+    ports = one(helm.render("-f", path), "Service", "boardlet-broker")["spec"]["ports"]
+    assert [p["port"] for p in ports if p.get("nodePort") == 31883] == [port]
+
+
+def test_the_bridge_may_reach_the_api_servers_of_small_clusters(helm: Any) -> None:
+    """The policy sees the address behind the Service: 6443 of k3s and kubeadm, 8443 of minikube, 16443 of MicroK8s."""
+    egress = one(helm.render(), "NetworkPolicy")["spec"]["egress"]
+    assert {443, 6443, 8443, 16443} <= {port["port"] for rule in egress for port in rule["ports"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "there", "not_there"),
+    [
+        (
+            [],
+            ["> root.key)", "boardlet-broker", "samples/greenhouse.yaml\n", "--wifi-password-file wifi\n"],
+            ["password k7"],
+        ),
+        (["namespaces={north,south}"], ["greenhouse.yaml -n north", "--namespace north"], ["south"]),
+        (
+            ["secrets.existing=mine", "broker.external.host=mqtt"],
+            ["secret mine", "> root.key)", "password k7"],
+            ["boardlet-broker"],
+        ),
+        (["broker.external.host=mqtt", "settings.broker_logins=dynamic-security"], ["> root.key)"], ["password k7"]),
+        (["broker.tls.secret=t,broker.tls.only=true"], ["with TLS only", "--broker-ca ca.crt"], ["password k7"]),
+    ],
+)
+def test_the_notes_say_the_next_command(helm: Any, values: list[str], there: list[str], not_there: list[str]) -> None:
+    """What Helm says in the end leads to the first board: the file of the root key that its commands read is made before."""
+    options = [part for value in values for part in ("--set", value)]
+    said = helm.run("install", "boardlet", ROOT / "bridge/chart", "-n", "tenant", "--dry-run=client", *options).stdout
+    notes = said.partition("\nNOTES:\n")[2]
+    assert [words for words in there if words not in notes] == []
+    assert [words for words in not_there if words in notes] == []
+
+
 def test_kinds_and_rights_are_the_files(helm: Any) -> None:
     """The chart's kinds, rights and policies are those of crds/ and bridge/deploy/rbac.yaml, word for word."""
     rendered = {(o["kind"], o["metadata"]["name"]): o for o in helm.render()}
