@@ -113,6 +113,19 @@ def test_the_readme_comes_to_the_point() -> None:
     assert next(n for n, line in enumerate(lines) if line.startswith("make demo")) < 13
 
 
+def test_the_readme_leads_to_a_ready_board() -> None:
+    """Its section Install has the commands of docs/install.md, and then three more, of which the last waits for Ready."""
+    install, board = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)[:2]
+    section = (ROOT / "README.md").read_text().partition("\n## Install\n")[2].partition("\n## ")[0]
+    assert re.findall(r"```sh\n(.*?)```", section, re.DOTALL) == [install, board]
+    commands = board.replace("\\\n", "").splitlines()
+    assert [command.split()[:2] for command in commands] == [
+        ["kubectl", "apply"],
+        ["boardlet", "flash"],
+        ["kubectl", "wait"],
+    ]
+
+
 def test_the_suite_can_be_collected_as_a_whole() -> None:
     """No two files of tests share a name, nor one with a package: one would hide the other, if all are run."""
     names = [path.stem for path in (ROOT / "tests").rglob("*.py") if path.stem not in ("conftest", "__init__")]
