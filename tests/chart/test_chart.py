@@ -158,7 +158,7 @@ def test_the_bridge_may_reach_the_api_servers_of_small_clusters(helm: Any) -> No
     ],
 )
 def test_the_notes_say_the_next_command(helm: Any, values: list[str], there: list[str], not_there: list[str]) -> None:
-    """What Helm says in the end leads to the first board: the file of the root key that its commands read is made before."""
+    """What Helm says in the end leads to the first board; the root key that its commands read is in a file by then."""
     options = [part for value in values for part in ("--set", value)]
     said = helm.run("install", "boardlet", ROOT / "bridge/chart", "-n", "tenant", "--dry-run=client", *options).stdout
     notes = said.partition("\nNOTES:\n")[2]

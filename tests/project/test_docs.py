@@ -114,7 +114,7 @@ def test_the_readme_comes_to_the_point() -> None:
 
 
 def test_the_readme_leads_to_a_ready_board() -> None:
-    """Its section Install has the commands of docs/install.md, and then three more, of which the last waits for Ready."""
+    """Its section Install has the commands of docs/install.md, and then three more; the last waits for Ready."""
     install, board = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)[:2]
     section = (ROOT / "README.md").read_text().partition("\n## Install\n")[2].partition("\n## ")[0]
     assert re.findall(r"```sh\n(.*?)```", section, re.DOTALL) == [install, board]
