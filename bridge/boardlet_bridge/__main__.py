@@ -31,7 +31,7 @@ def main() -> int:
     except settings.SettingsInvalid as error:
         print(f"boardlet-bridge: {error}", file=sys.stderr)
         return 2
-    logs.configure(chosen.log_level, chosen.log_format)
+    logs.configure(chosen.log_level, chosen.log_format, chosen.log_levels)
     for said in settings.unknown_variables(os.environ):
         log.warning(said)
     sys.setswitchinterval(SWITCH_S)

@@ -109,10 +109,20 @@ def test_a_flood_is_counted_and_not_logged_line_by_line(engine: Engine, outlet: 
         for _ in range(1000):
             message(engine, "s", b"forged and sealed by nobody")
         assert outlet.refusals.count("wrong_seal") == 1000
-        assert len(said) == 1
+        assert len([line for line in said if line["log_level"] != "debug"]) == 1
         outlet.time += engines.REFUSED_S
         message(engine, "s", b"forged and sealed by nobody")
-    assert [line["board"] for line in said] == ["board0001", "board0001"]
+    shown = [(line["object"], line["board"]) for line in said if line["log_level"] != "debug"]
+    assert shown == [("default/g1", "board0001"), ("default/g1", "board0001")]
+
+
+def test_what_happens_to_a_board_is_logged_with_its_names(engine: Engine) -> None:
+    """At debug each event of a board is a line that names Board and id, whether the cluster takes the Event or not."""
+    with capture_logs() as said:
+        message(engine, "s", b"forged and sealed by nobody")
+    (line,) = [line for line in said if line["event"] == "event"]
+    assert line["log_level"] == "debug"
+    assert (line["object"], line["board"], line["reason"]) == ("default/g1", "board0001", "MessagesRefused")
 
 
 def test_what_is_retained_where_nothing_should_be_is_ignored(engine: Engine, outlet: Outlet) -> None:

@@ -71,6 +71,23 @@ def test_namespaces_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> 
     assert load(["--root-key-file", "x", "--namespaces", "east"]).namespaces == ["east"]
 
 
+def test_levels_by_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable, a flag and a file say them; a component or level that there is not is named, with those there are."""
+    wanted = {"engine": "debug", "status": "error"}
+    assert load(["--root-key-file", "x", "--log-levels", "engine=debug,status=error"]).log_levels == wanted
+    assert load(["--config", written(tmp_path, "root_key_file: x\nlog_levels: {engine: debug}\n")]).log_levels == {
+        "engine": "debug"
+    }
+    monkeypatch.setenv("BOARDLET_LOG_LEVELS", "engine=debug, status=error")
+    assert load(["--root-key-file", "x"]).log_levels == wanted
+    monkeypatch.setenv("BOARDLET_LOG_LEVELS", "engin=debug")
+    with pytest.raises(SettingsInvalid, match=r"log_levels.*must name components of bridge, .*, not engin"):
+        load(["--root-key-file", "x"])
+    monkeypatch.setenv("BOARDLET_LOG_LEVELS", "engine=loud")
+    with pytest.raises(SettingsInvalid, match=r"log_levels.*'debug', 'info'.*is 'loud'"):
+        load(["--root-key-file", "x"])
+
+
 def test_a_variable_that_kubernetes_sets_for_a_service_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Service boardlet-broker makes Kubernetes set BOARDLET_BROKER_PORT to something that is no port."""
     monkeypatch.setenv("BOARDLET_BROKER_PORT", "tcp://10.0.0.1:1883")

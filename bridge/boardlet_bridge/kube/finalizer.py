@@ -126,7 +126,7 @@ class Finalizers:
     def _later(self, obj: Mapping[str, Any], present: bool, error: ApiError) -> None:
         meta = obj["metadata"]
         uid = meta["uid"]
-        self._complaint.failed(str(error), board=f"{meta['namespace']}/{meta['name']}")
+        self._complaint.failed(str(error), object=f"{meta['namespace']}/{meta['name']}")
         pause = self._pauses.get(uid, FIRST_PAUSE_S)
         self._pauses[uid] = min(2 * pause, LONGEST_PAUSE_S)
 

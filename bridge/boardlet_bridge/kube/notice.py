@@ -181,7 +181,8 @@ class NoticeWriter:
             else:
                 self._observe("written")
                 return
-        log.info("an event could not be written", board=series.body["involvedObject"]["name"], why=why)
+        about = series.body["involvedObject"]
+        log.info("an event could not be written", object=f"{about['namespace']}/{about['name']}", why=why)
         self._observe("dropped")
 
     async def _send(self, series: Series) -> None:

@@ -370,6 +370,8 @@ class Engine:
             case SetFinalizer(present=present):
                 self.outlet.set_finalizer(entry.object, present)
             case Notice():
+                name, board_id = "/".join(entry.name), entry.board.keys.board_id
+                log.debug("event", object=name, board=board_id, reason=effect.happening, message=effect.message)
                 self.outlet.tell(entry.object, effect)
             case DroppedByBoard(cause=cause, count=count):
                 self.dropped[cause] += count
@@ -381,7 +383,8 @@ class Engine:
         now = self.outlet.now()
         if now >= entry.refused_at.get(cause, float("-inf")) + REFUSED_S:
             entry.refused_at[cause] = now
-            log.info("refused a message", board=entry.board.keys.board_id, cause=cause, detail=detail)
+            name, board_id = "/".join(entry.name), entry.board.keys.board_id
+            log.info("refused a message", object=name, board=board_id, cause=cause, detail=detail)
 
     def _tick(self, name: Name) -> None:
         entry = self.entries.get(name)

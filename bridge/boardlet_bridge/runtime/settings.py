@@ -24,6 +24,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from boardlet_bridge.runtime.logs import COMPONENTS
+
+Level = Literal["debug", "info", "warning", "error"]
 PREFIX: Final = "BOARDLET_"
 CLUSTER: Final = "cluster"
 FOLDER: Final = "dir:"
@@ -158,10 +161,23 @@ class Settings(BaseSettings):
     """Address on which /livez, /readyz and /metrics are served."""
     http_port: int = Field(8080, ge=0, le=65535)
     """Port for /livez, /readyz and /metrics; 0 for none."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Level = "info"
     """The least important messages that are logged."""
+    log_levels: Annotated[dict[str, Level], NoDecode] = {}
+    """The same for single components, with commas between, as engine=debug,status=error: what a line has as its logger.
+    engine=debug logs what happens to each board (connected, rebooted, crashed, …)."""
     log_format: Literal["console", "json"] = "json"
     """How log lines look: for a person or for a collector."""
+
+    @field_validator("log_levels", mode="before")
+    @classmethod
+    def _by_component(cls, value: object) -> object:
+        if isinstance(value, str):
+            pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+            value = {name.strip(): level.strip() for name, _, level in pairs}
+        if isinstance(value, Mapping) and (strange := value.keys() - set(COMPONENTS)):
+            raise ValueError(f"must name components of {', '.join(COMPONENTS)}, not {', '.join(map(str, strange))}")
+        return value
 
     @field_validator("store")
     @classmethod
