@@ -17,6 +17,10 @@ from provision.missing import Missing
 
 GITOPS = Path(__file__).parents[2] / "bridge/gitops"
 MAIN = {"Board": "Ready", "BoardModel": "Accepted"}
+SPECS: dict[str, dict[str, Any]] = {
+    "Board": {"boardID": "k7m2q9xa", "modelRef": {"name": "m"}},
+    "BoardModel": {"properties": [{"name": "led", "index": 0, "type": "Boolean", "access": "ReadWrite"}]},
+}
 # status, reason, generations behind -> as Argo CD calls it
 CASES = [
     ("True", "Synced", 0, "Healthy"),
@@ -78,12 +82,13 @@ def test_an_edit_under_way_is_no_failure() -> None:
     assert judged("Board", shown("Board", "False", "Pending", 0)) == "Progressing"
 
 
-def test_flux_sees_what_is_so(cluster: Cluster) -> None:
+@pytest.mark.parametrize("kind", sorted(MAIN))
+def test_flux_sees_what_is_so(cluster: Cluster, kind: str) -> None:
     """The API server's own CEL finds `current` and `failed` true exactly where Argo CD says Healthy and Degraded."""
     checks = yaml.safe_load((GITOPS / "flux.yaml").read_text())["spec"]["healthCheckExprs"]
-    board = next(check for check in checks if check["kind"] == "Board")
-    name = f"flux-{cluster.namespace}"
-    whole = {w: re.sub(r"\b(status\.conditions|metadata\.)", r"object.\1", board[w]) for w in ("current", "failed")}
+    check = next(check for check in checks if check["kind"] == kind)
+    name, plural = f"flux-{kind.lower()}-{cluster.namespace}", f"{kind.lower()}s"
+    whole = {w: re.sub(r"\b(status\.conditions|metadata\.)", r"object.\1", check[w]) for w in ("current", "failed")}
     policy = {
         "matchConstraints": {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.namespace}},
@@ -92,7 +97,7 @@ def test_flux_sees_what_is_so(cluster: Cluster) -> None:
                     "apiGroups": ["boardlet.dev"],
                     "apiVersions": ["*"],
                     "operations": ["UPDATE"],
-                    "resources": ["boards/status"],
+                    "resources": [f"{plural}/status"],
                 }
             ],
         },
@@ -100,27 +105,27 @@ def test_flux_sees_what_is_so(cluster: Cluster) -> None:
     }
     binding = {"policyName": name, "validationActions": ["Warn"]}
     group = "admissionregistration.k8s.io/v1"
-    body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "g1"}}
-    body["spec"] = {"boardID": "k7m2q9xa", "modelRef": {"name": "m"}}
+    body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": kind, "metadata": {"name": "g1"}, "spec": SPECS[kind]}
     cluster.run("create", "-f", "-", stdin=json.dumps(body))
     try:
-        for kind, spec in (("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", binding)):
-            made = {"apiVersion": group, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for policy_kind, spec in (("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", binding)):
+            made = {"apiVersion": group, "kind": policy_kind, "metadata": {"name": name}, "spec": spec}
             cluster.run("create", "-f", "-", stdin=json.dumps(made))
 
         def said(status: str, reason: str, behind: int) -> set[str]:
-            one = shown("Board", status, reason, behind)["status"]["conditions"][0]
+            one = shown(kind, status, reason, behind)["status"]["conditions"][0]
             one |= {"observedGeneration": 1 - behind, "lastTransitionTime": "2026-01-01T00:00:00Z"}
             patch = json.dumps({"status": {"conditions": [one]}})
             how = ("--subresource=status", "--type=merge", "--dry-run=server", "-p", patch)
-            return set(re.findall(r"it is (\w+)", cluster.run("patch", "board", "g1", *how).stderr))
+            return set(re.findall(r"it is (\w+)", cluster.run("patch", plural, "g1", *how).stderr))
 
         deadline = time.monotonic() + 30
         while not said("True", "Synced", 0) and time.monotonic() < deadline:
             time.sleep(0.2)  # a policy takes effect a moment after it was made
         words = {"Healthy": {"current"}, "Degraded": {"failed"}, "Progressing": set()}
-        for status, reason, behind, expected in [*CASES, ("False", "Pending", 0, "Progressing")]:
+        more = [("False", "Pending", 0, "Progressing")] if kind == "Board" else []
+        for status, reason, behind, expected in [*CASES, *more]:
             assert said(status, reason, behind) == words[expected], (status, reason, behind)
     finally:
-        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
-            cluster.run("delete", kind, name, "--ignore-not-found")
+        for policy_kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            cluster.run("delete", policy_kind, name, "--ignore-not-found")
