@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from boardlet_bridge.runtime.metrics import Metrics
+from boardlet_bridge.runtime.pace import Pace, PaceCollector
 from boardlet_cli.site import Site
 from prometheus_client.metrics_core import Metric
 from provision import debs
@@ -32,7 +33,13 @@ def families() -> dict[str, Metric]:
         *(lambda: Counter({("Ready", "True", "Synced"): 1}) | none, lambda: {1: 1}, lambda: {"broker": ""}),
         *(lambda: 1.0, lambda: 0.0, lambda: 0.0),
     )
+    metrics.registry.register(PaceCollector(Pace(), lambda: 0.0))
     return {f.name + ("_total" if f.type == "counter" else ""): f for f in metrics.registry.collect()}
+
+
+def named_in(expression: str) -> set[str]:
+    """The metrics of a query; a histogram is asked for by its parts."""
+    return {re.sub("_(bucket|sum|count)$", "", name) for name in NAME.findall(expression)}
 
 
 def rules() -> list[dict[str, Any]]:
@@ -69,10 +76,10 @@ def test_every_query_is_of_metrics_that_exist() -> None:
     """Alert rules and dashboard name metrics of the bridge only; the dashboard shows every one."""
     known = set(families())
     for expression in [rule["expr"] for rule in rules()] + dashboard():
-        named = set(NAME.findall(expression))
+        named = named_in(expression)
         assert named, expression
         assert named <= known, expression
-    shown = {name for expression in dashboard() for name in NAME.findall(expression)}
+    shown = {name for expression in dashboard() for name in named_in(expression)}
     assert shown == known
 
 
@@ -133,6 +140,14 @@ def test_a_scrape_says_what_is_so(site: Site, promtool: debs.Program) -> None:
     assert {"boardlet_boards 1.0", "boardlet_boards_connected 1.0", "boardlet_broker_up 1.0"} <= set(lines)
     assert 'boardlet_board_conditions{reason="Synced",status="True",type="Ready"} 1.0' in lines
     assert 'boardlet_part_ready{part="broker"} 1.0' in lines
+    assert "boardlet_connects_total 1.0" in lines
+    site.cluster.run("patch", "board", "g1", "--type=merge", "-p", '{"spec":{"properties":{"led":true}}}')
+    site.cluster.run("wait", "--for=jsonpath={.status.reported.led}=true", "board/g1", "--timeout=60s")
+    samples = dict(line.rsplit(" ", 1) for line in scrape(site).splitlines() if line[:1] != "#")
+    assert float(samples["boardlet_edit_seconds_count"]) == 1
+    assert 0 < float(samples["boardlet_edit_seconds_sum"]) < 60
+    assert float(samples["boardlet_status_write_seconds_count"]) >= 2
+    assert 0 < float(samples["boardlet_write_budget_used_ratio"]) < 1
     site.broker.stop()
     site.cluster.run("wait", "--for=condition=Connected=Unknown", "board/g1", "--timeout=60s")
     lines = scrape(site).splitlines()

@@ -88,5 +88,9 @@ class Store(Protocol):
     def pending(self) -> int:
         """How many statuses wait to be written."""
 
+    @property
+    def budget_used(self) -> float:
+        """The share of the budget of writes that is used up now, 1 where they wait."""
+
     def parts(self) -> Mapping[str, str]:
         """Of each of its parts why it does not work now, "" while it does."""

@@ -54,9 +54,15 @@ class FolderSettings:
 
 
 class FolderStore:
-    """The Boards and BoardModels of a folder; `wrote` is told what became of each status."""
+    """The Boards and BoardModels of a folder; `wrote` is told what became of each status, `took` its seconds."""
 
-    def __init__(self, settings: FolderSettings, sink: Sink, wrote: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: FolderSettings,
+        sink: Sink,
+        wrote: Callable[[str], None],
+        took: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
         self._settings, self._sink = settings, sink
         self._root = settings.store_folder
         self._source = Source(settings.store_folder, settings.namespaces)
@@ -82,6 +88,7 @@ class FolderStore:
             budget=Budget(settings.status_writes_per_s, settings.status_burst),
             observe=wrote,
             doubt=self.doubt,
+            took=took,
         )
 
     async def open(self, stack: AsyncExitStack) -> None:
@@ -135,6 +142,10 @@ class FolderStore:
     @property
     def pending(self) -> int:
         return self._writer.pending
+
+    @property
+    def budget_used(self) -> float:
+        return self._writer.budget_used
 
     def parts(self) -> Mapping[str, str]:
         return {"folder": self._complaint.why, "statuses": self._writer.why}

@@ -16,6 +16,11 @@ class Budget:
         self._at = now
         return max(0.0, (1 - self._tokens) / self._per_s)
 
+    def used(self, now: float) -> float:
+        """The share of the burst that is used up, 1 where the next write has to wait."""
+        self.wait_s(now)
+        return min(1.0, (self._burst - self._tokens) / max(1, self._burst - 1))
+
     def spend(self) -> None:
         """One write is made."""
         self._tokens -= 1

@@ -50,9 +50,10 @@ class StatusWriter:
         budget: Budget,
         observe: Callable[[str], None] = lambda outcome: None,
         doubt: Callable[[], None] = lambda: None,
+        took: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._client, self._snapshot, self._written, self._observe = client, snapshot, written, observe
-        self._doubt = doubt
+        self._doubt, self._took = doubt, took
         self._interval_s, self._budget = interval_s, budget
         self._urgent: deque[Key] = deque()
         self._calm: deque[Key] = deque()
@@ -100,6 +101,11 @@ class StatusWriter:
     def pending(self) -> int:
         """How many keys wait or are being written."""
         return len(self._queued) + len(self._delayed) + len(self._flying)
+
+    @property
+    def budget_used(self) -> float:
+        """The share of the budget that is used up now."""
+        return self._budget.used(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Write for as long as it runs; what is being written then is left to `drain`."""
@@ -187,6 +193,7 @@ class StatusWriter:
         self._changed.set()
 
     async def _outcome(self, key: Key, body: dict[str, Any]) -> None:
+        began = asyncio.get_running_loop().time()
         try:
             obj = await self._client.apply_status(key[0], body)
         except Conflict:
@@ -206,6 +213,7 @@ class StatusWriter:
             self._back_off(key, error)
         else:
             self._observe("written")
+            self._took(asyncio.get_running_loop().time() - began)
             self._pause = FIRST_PAUSE_S
             self._away.worked()
             self._written(key, obj)

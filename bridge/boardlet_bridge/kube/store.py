@@ -39,15 +39,23 @@ class KubeSettings:
 
 
 class KubeStore:
-    """A cluster's Boards and BoardModels; `wrote` and `noticed` are told what became of statuses and Events."""
+    """A cluster's Boards and BoardModels; `wrote` and `noticed` are told what became of statuses and Events.
+
+    `took` is told how many seconds each status took that was written.
+    """
 
     client: KubeClient
 
     def __init__(
-        self, settings: KubeSettings, sink: Sink, wrote: Callable[[str], None], noticed: Callable[[str], None]
+        self,
+        settings: KubeSettings,
+        sink: Sink,
+        wrote: Callable[[str], None],
+        noticed: Callable[[str], None],
+        took: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._settings, self._sink = settings, sink
-        self._wrote, self._noticed = wrote, noticed
+        self._wrote, self._noticed, self._took = wrote, noticed, took
         self._watches: Sequence[BoardWatch | Watch] = ()
         self._writer: StatusWriter
         self._finalizers: Finalizers
@@ -70,6 +78,7 @@ class KubeStore:
             budget=budget,
             observe=self._wrote,
             doubt=self.doubt,
+            took=self._took,
         )
         self._notices = NoticeWriter(
             self.client,
@@ -126,6 +135,10 @@ class KubeStore:
     @property
     def pending(self) -> int:
         return self._writer.pending
+
+    @property
+    def budget_used(self) -> float:
+        return self._writer.budget_used
 
     def parts(self) -> Mapping[str, str]:
         return {"cluster": self._resync.away, "statuses": self._writer.why, "finalizers": self._finalizers.why}

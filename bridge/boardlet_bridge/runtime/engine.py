@@ -42,6 +42,7 @@ from boardlet_bridge.core.status import model_snapshot, snapshot
 from boardlet_bridge.core.store import Change, Key
 from boardlet_bridge.runtime.alarm import Alarm
 from boardlet_bridge.runtime.leftover import MAX_SESSION_BYTES, Leftovers
+from boardlet_bridge.runtime.pace import Pace
 from boardlet_bridge.runtime.registry import Claims, Entry, Models, Name, name_of
 from boardlet_bridge.runtime.shard import BUCKETS
 
@@ -96,6 +97,7 @@ class Engine:
     """Messages of boards so far, by the letter of their topic."""
     dropped: Counter[str] = field(default_factory=Counter)
     """What boards say that they have dropped, by cause, since this bridge first heard each of them."""
+    pace: Pace = field(default_factory=Pace)
     alarm: Alarm = field(init=False)
 
     def __post_init__(self) -> None:
@@ -330,14 +332,16 @@ class Engine:
 
     # Steps and effects
     def _step(self, entry: Entry, event: Event) -> None:
+        live, desired, now = entry.board.live, entry.board.desired, self.outlet.now()
         try:
-            effects = step(entry.board, event, self.outlet.now())
+            effects = step(entry.board, event, now)
         except Exception:
             # A bug of ours, said loudly. What brought it about may be retained or stored, and come at every start:
             # it must not take the other boards with it.
             log.exception("a step failed: report this", object="/".join(entry.name), event_type=type(event).__name__)
             self.outlet.refused("failed_step")
             return
+        entry.edit = self.pace.follow(entry.board, live, desired, entry.edit, now)
         if entry.board.desired is not entry.sworn and self.outlet.sure():
             entry.sworn = entry.board.desired
         for effect in effects:

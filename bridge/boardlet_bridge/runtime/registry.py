@@ -16,6 +16,7 @@ from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.model import Model, compile_model
 from boardlet_bridge.core.state import Board, Desired
 from boardlet_bridge.core.value import ModelError
+from boardlet_bridge.runtime.pace import Edit
 
 Name = tuple[str, str]  # namespace, name
 
@@ -44,6 +45,8 @@ class Entry:
     """When a refusal was last logged, by cause."""
     mended_at: float = float("-inf")
     """When conditions that somebody else had written over were last put right at once."""
+    edit: Edit | None = None
+    """The edit that is under way to its board."""
     said: bytes = b""
     """What its board's session topic said last."""
 
