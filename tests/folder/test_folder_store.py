@@ -437,6 +437,24 @@ def test_what_happened_is_kept_with_the_next_status(root: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_value_set_behind_a_link_arrives(root: Path, tmp_path: Path) -> None:
+    """`boardlet set` edits the file that a link leads to, the link stays one, and the bridge hears of it at once."""
+    target = tmp_path / "elsewhere/g1.yaml"
+    target.parent.mkdir()
+    (root / "north/g1.yaml").rename(target)
+    (root / "north/g1.yaml").symlink_to(target)
+    command = [sys.executable, "-m", "boardlet_cli.main", "set", "board/g1", "led=true", "--store", f"dir:{root}"]
+
+    async def run() -> None:
+        async with served(root) as (_, told):
+            await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
+            await until(lambda: told.generation() == 2)
+
+    asyncio.run(run())
+    assert (root / "north/g1.yaml").is_symlink()
+    assert "led: true}  # off at night" in target.read_text()
+
+
 def test_namespaces_and_hidden_files_are_left_alone(root: Path) -> None:
     """Other namespaces than those to be served, editors' and Git's files are neither served nor complained about."""
 

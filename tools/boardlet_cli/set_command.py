@@ -47,12 +47,13 @@ def set_(
         if not item.file:
             raise ObjectError(f"board {name} stands in no file any more: its document was removed")
         wanted = _values(view, item, values)
-        path = (root / item.file).resolve()
+        link = root / item.file
+        path = link.resolve()
         try:
             text = set_properties(path.read_bytes().decode(), namespace, name, wanted, path.suffix == ".json")
         except EditRefused as error:
             raise ObjectError(f"{item.file}: {error}") from error
-        _write(path, text)
+        _write(path, text, link)
     objects.say_state(view)
     generation = 0
     if wait is not None:
@@ -139,9 +140,11 @@ def _alone(root: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, link: Path) -> None:
     try:
         stat = path.stat()
         files.replace(path, text, stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid))
+        if link.is_symlink():
+            os.utime(link, follow_symlinks=False)  # of what lies outside of the folder the bridge gets no notice
     except OSError as error:
         raise ObjectError(f"{path}: {error.strerror}") from error
