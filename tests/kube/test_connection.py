@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
 from boardlet_bridge.kube.client import KubeClient, Unavailable
 from boardlet_bridge.kube.connection import Connection, ConnectionInvalid, from_file
+from controlplane.pki import Authority
 
 SERVER = "https://127.0.0.1:6443"
 
@@ -83,5 +88,49 @@ def test_a_token_file_that_is_away_is_waited_for(tmp_path: Path) -> None:
         async with KubeClient(Connection(SERVER, token_file=tmp_path / "nosuch")) as client:
             with pytest.raises(Unavailable, match=r"cannot read the token.*nosuch"):
                 await client.get("boards", "default", "x")
+
+    asyncio.run(run())
+
+
+def test_a_new_authority_of_the_cluster_is_taken_over(tmp_path: Path) -> None:
+    """A cluster whose authority was replaced is reached again without a restart once the pod's file has the new one."""
+    old, new = Authority("old"), Authority("new")
+    file = tmp_path / "ca.crt"
+    file.write_bytes(old.certificate)
+
+    @asynccontextmanager
+    async def server(authority: Authority, port: int) -> AsyncIterator[int]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.server("api", ["127.0.0.1"]).write(tmp_path, "api"))
+
+        async def serve(_: web.BaseRequest) -> web.StreamResponse:
+            return web.json_response({})
+
+        runner = web.ServerRunner(web.Server(serve), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+        try:
+            yield runner.addresses[0][1]
+        finally:
+            await runner.cleanup()
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            async with server(old, 0) as port:
+                described = Connection(f"https://127.0.0.1:{port}", ca=file.read_text(), ca_file=file)
+                client = await stack.enter_async_context(KubeClient(described))
+                assert await client.get("boards", "default", "x") == {}
+            async with server(new, port):
+                for _ in range(2):
+                    with pytest.raises(Unavailable, match="certificate"):
+                        await client.get("boards", "default", "x")
+                file.write_bytes(b"half of a cert")
+                with pytest.raises(Unavailable, match="certificate"):
+                    await client.get("boards", "default", "x")
+                file.write_bytes(new.certificate)
+                with pytest.raises(Unavailable, match="certificate"):
+                    await client.get("boards", "default", "x")
+                assert await client.get("boards", "default", "x") == {}
+                assert described.authority() == new.certificate.decode()
 
     asyncio.run(run())

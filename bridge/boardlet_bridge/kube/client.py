@@ -91,8 +91,8 @@ class KubeClient:
         return self.connection.namespace
 
     async def __aenter__(self) -> KubeClient:
-        context = self.connection.ssl_context()
-        connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=60)
+        self._context = self.connection.ssl_context()
+        connector = aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=60)
         self._session = aiohttp.ClientSession(connector=connector)
         return self
 
@@ -142,6 +142,7 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(error, aiohttp.ConnectionTimeoutError):
                 self._too_late()
+            self._trust_after(error)
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
 
     def _headers(self, content: str = "application/json") -> dict[str, str]:
@@ -225,12 +226,17 @@ class KubeClient:
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:  # the last: what is no JSON
             if isinstance(error, TimeoutError):
                 self._too_late()
+            self._trust_after(error)
             raise Unavailable(f"{self.connection.server}: {error or type(error).__name__}") from error
 
     # What is given up on a thin link has been paid for, and is asked for anew by a new connection: who gives up too
     # soon never gets an answer there.
     def _too_late(self) -> None:
         self._patience_s = min(2 * self._patience_s, LONGEST_TIMEOUT_S)
+
+    def _trust_after(self, error: Exception) -> None:
+        if isinstance(error, aiohttp.ClientSSLError):
+            self.connection.trust_anew(self._context)
 
     def _in_time(self, took_s: float) -> None:
         self._patience_s = min(max(TIMEOUT_S, 4 * took_s, self._patience_s / 2), LONGEST_TIMEOUT_S)

@@ -1,7 +1,8 @@
 """How to reach the API server: one description for kopf's watches and for our own client.
 
 From a kubeconfig (token, token file, client certificate) or, in a pod, from the service account's files. Tokens in
-files are read anew whenever a connection is described, because the kubelet rotates them.
+files are read anew whenever a connection is described, because the kubelet rotates them; so is a pod's authority, when
+the API server shows a certificate of another one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,11 +38,24 @@ class Connection:
     key: str | None = None
     token: str | None = None
     token_file: Path | None = None
+    ca_file: Path | None = None
     namespace: str = "default"
 
     def bearer(self) -> str | None:
         """The token of now, None where a certificate speaks."""
         return self.token_file.read_text().strip() if self.token_file else self.token
+
+    def authority(self) -> str | None:
+        """The cluster's authority of now, which the kubelet keeps in a pod; None for the system's."""
+        with suppress(OSError):
+            return self.ca_file.read_text() if self.ca_file else self.ca
+        return self.ca
+
+    def trust_anew(self, context: ssl.SSLContext) -> None:
+        """Have a context of before trust the authority of now too, where that can change."""
+        if self.ca_file is not None:
+            with suppress(ssl.SSLError, ValueError):  # half written: the next failure comes here again
+                context.load_verify_locations(cadata=self.authority())
 
     def ssl_context(self) -> ssl.SSLContext:
         """Trusts the cluster's authority and shows the client certificate; raises ConnectionInvalid."""
@@ -84,6 +99,7 @@ def in_cluster(host: str, port: str) -> Connection:
         return Connection(
             server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
             ca=(SERVICE_ACCOUNT / "ca.crt").read_text(),
+            ca_file=SERVICE_ACCOUNT / "ca.crt",
             token_file=SERVICE_ACCOUNT / "token",
             namespace=(SERVICE_ACCOUNT / "namespace").read_text().strip(),
         )

@@ -142,7 +142,7 @@ def _login(connection: Connection) -> kopf.ConnectionInfo:
     rotated = datetime.now(UTC) + timedelta(seconds=TOKEN_S) if connection.token_file else None
     return kopf.ConnectionInfo(
         server=connection.server,
-        ca_data=connection.ca,
+        ca_data=connection.authority(),
         insecure=connection.insecure,
         certificate_data=connection.certificate,
         private_key_data=connection.key,
