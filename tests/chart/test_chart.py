@@ -154,6 +154,8 @@ def test_the_bridge_may_reach_the_api_servers_of_small_clusters(helm: Any) -> No
             ["boardlet-broker"],
         ),
         (["broker.external.host=mqtt", "settings.broker_logins=dynamic-security"], ["> root.key)"], ["password k7"]),
+        (["metrics.serviceMonitor.enabled=true"], ["networkPolicy.metricsFrom", "> root.key)"], []),
+        (["metrics.serviceMonitor.enabled=true,networkPolicy.enabled=false"], ["> root.key)"], ["metricsFrom"]),
         (["broker.tls.secret=t,broker.tls.only=true"], ["with TLS only", "--broker-ca ca.crt"], ["password k7"]),
     ],
 )

@@ -198,7 +198,7 @@ class Bridge:
 
     def _wait_for(self, reason: str) -> None:
         if reason != self.waiting:
-            log.warning("waiting for the cluster", why=reason)
+            log.warning("waiting for the objects", why=reason)
         self.waiting = reason
 
     def _parts(self) -> dict[str, str]:
