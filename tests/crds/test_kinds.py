@@ -77,6 +77,8 @@ def test_samples_apply(cluster: Cluster) -> None:
         ({"type": "Integer", "minimum": 0.5}, "must be a whole number of 32 bits for Integer"),
         ({"type": "Integer", "maximum": 3e9}, "must be a whole number of 32 bits for Integer"),
         ({"report": {"deadband": 1}}, "must be set for Integer and Number only"),
+        ({"type": "String", "metric": "Gauge"}, "must be set for Boolean, Integer and Number only"),
+        ({"metric": "Counter"}, "Unsupported value"),
         ({"driver": {"type": "PwmOut", "pins": [5]}}, "PwmOut must be an Integer or a Number with access ReadWrite"),
         ({"type": "Number", "driver": {"type": "PwmOut", "pins": [5]}}, "PwmOut must have a minimum and a greater"),
         ({"driver": {"type": "Uart", "pins": [5, 6], "bus": 1}}, "Uart must be a String or Bytes"),

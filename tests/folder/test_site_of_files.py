@@ -13,6 +13,8 @@ def test_a_site_of_files(site: FolderSite) -> None:
     assert site.board.pin(LED) == 0
     site.board.set_adc(LIGHT, 840)
     until(lambda: site.object()["status"]["reported"].get("light") == 420)
+    labels = 'board="g1",model="greenhouse",namespace="default",property="light",unit="lx"'
+    assert site.bridge.metric(f"boardlet_property_value{{{labels}}}") == 420
 
     site.edit("led: false", "led: true")
     assert site.synced(2)["metadata"]["uid"] == first["metadata"]["uid"]

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from boardlet_bridge.core.board import new_board
+from boardlet_bridge.core.credential import KeyRing
+from boardlet_bridge.core.model import compile_model
+from boardlet_bridge.core.state import Birth, Board, Limits, Link
 from boardlet_bridge.runtime.metrics import Metrics
 from boardlet_bridge.runtime.pace import Pace, PaceCollector
 from boardlet_cli.site import Site
@@ -21,7 +25,16 @@ from provision.missing import Missing
 
 ROOT = Path(__file__).parents[2]
 OBSERVE = ROOT / "bridge/observe"
+GREENHOUSE = compile_model("greenhouse", yaml.safe_load((ROOT / "crds/samples/greenhouse.yaml").read_text())["spec"])
 NAME = re.compile(r"\bboardlet_[a-z_]+\b")
+
+
+def measured() -> Board:
+    """A greenhouse that answers."""
+    made = new_board("k7m2q9xa", KeyRing(bytes(32), bytes(16)), Limits())
+    made.link, made.birth = Link.LIVE, Birth({}, 1024, GREENHOUSE.digest, b"", False)
+    made.reported["light"] = 420.0
+    return made
 
 
 def families() -> dict[str, Metric]:
@@ -32,6 +45,7 @@ def families() -> dict[str, Metric]:
         *(lambda: 0.0, lambda: 0.0, lambda: 0.0, lambda: 0.0, {"s": 1}, {"wrongSeal": 1}),
         *(lambda: Counter({("Ready", "True", "Synced"): 1}) | none, lambda: {1: 1}, lambda: {"broker": ""}),
         *(lambda: 1.0, lambda: 0.0, lambda: 0.0),
+        *(lambda: [(("default", "g1"), measured(), GREENHOUSE)], 1),
     )
     metrics.registry.register(PaceCollector(Pace(), lambda: 0.0))
     return {f.name + ("_total" if f.type == "counter" else ""): f for f in metrics.registry.collect()}
@@ -123,13 +137,17 @@ def scrape(site: Site) -> str:
 
 
 def test_a_scrape_says_what_is_so(site: Site, promtool: debs.Program) -> None:
-    """A bridge with one Ready board: Prometheus reads what it says; a broker that goes is seen at the next scrape."""
+    """A bridge with one Ready board: Prometheus reads what it says, its light too; a broker that goes is seen at the
+    next scrape, and the board's light is no more."""
     site.cluster.run("apply", "-f", str(ROOT / "crds/samples/greenhouse.yaml"))
     body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "g1"}}
     body["spec"] = {"boardID": "k7m2q9xa", "modelRef": {"name": "greenhouse"}}
     site.cluster.run("create", "-f", "-", stdin=json.dumps(body))
-    site.add_board("k7m2q9xa").start()
+    virtual = site.add_board("k7m2q9xa")
+    virtual.start()
     site.cluster.run("wait", "--for=condition=Ready", "board/g1", "--timeout=60s")
+    virtual.set_adc(34, 840)
+    site.cluster.run("wait", "--for=jsonpath={.status.reported.light}=420", "board/g1", "--timeout=60s")
     text = scrape(site)
     command = [str(promtool.path), "check", "metrics"]
     done = subprocess.run(
@@ -140,6 +158,11 @@ def test_a_scrape_says_what_is_so(site: Site, promtool: debs.Program) -> None:
     assert {"boardlet_boards 1.0", "boardlet_boards_connected 1.0", "boardlet_broker_up 1.0"} <= set(lines)
     assert 'boardlet_board_conditions{reason="Synced",status="True",type="Ready"} 1.0' in lines
     assert 'boardlet_part_ready{part="broker"} 1.0' in lines
+    labels = f'board="g1",model="greenhouse",namespace="{site.cluster.namespace}",property="light",unit="lx"'
+    assert [line for line in lines if line.startswith("boardlet_property_value")] == [
+        f"boardlet_property_value{{{labels}}} 420.0",
+        "boardlet_property_values_omitted 0.0",
+    ]
     assert "boardlet_connects_total 1.0" in lines
     site.cluster.run("patch", "board", "g1", "--type=merge", "-p", '{"spec":{"properties":{"led":true}}}')
     site.cluster.run("wait", "--for=jsonpath={.status.reported.led}=true", "board/g1", "--timeout=60s")
@@ -154,3 +177,4 @@ def test_a_scrape_says_what_is_so(site: Site, promtool: debs.Program) -> None:
     assert 'boardlet_part_ready{part="broker"} 0.0' in lines
     assert "boardlet_broker_up 0.0" in lines
     assert 'boardlet_board_conditions{reason="BrokerUnreachable",status="Unknown",type="Connected"} 1.0' in lines
+    assert not any(line.startswith("boardlet_property_value{") for line in lines)

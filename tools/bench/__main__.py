@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from virtualboard.build32 import interpreter32
 
-from . import fleet, link, page, replicas
+from . import fleet, link, page, replicas, scrape
 from .api import Api
 from .latency import BLOCK, EDITS, Echo, Pins, Times, edits, floor
 
@@ -57,6 +57,8 @@ def main() -> int:
         return replicas.main(sys.argv[2:])
     if sys.argv[1:2] == ["link"]:
         return link.main(sys.argv[2:])
+    if sys.argv[1:2] == ["scrape"]:
+        return scrape.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the JSON instead of a table")
     parser.add_argument("--page", action="store_true", help="put the figures into docs/benchmarks.md")

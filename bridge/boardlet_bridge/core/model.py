@@ -6,7 +6,7 @@ Only what changes a board's behaviour is compiled in, so that a new description 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from boardlet_wire.names import ModelKey, PropertyKey
@@ -15,6 +15,7 @@ from boardlet_wire.seal import digest
 from boardlet_bridge.core.asked import to_wire
 from boardlet_bridge.core.codec import MAX_PAYLOAD_BYTES, encode, single
 from boardlet_bridge.core.driver import check_pins, compile_driver
+from boardlet_bridge.core.metric import Metric, compile_metric
 from boardlet_bridge.core.schema import compile_type
 from boardlet_bridge.core.value import (
     NUMERIC,
@@ -80,6 +81,8 @@ class Model:
     by_index: Mapping[int, Property]
     encoded: bytes
     digest: bytes
+    # Two models that differ in nothing else are one to their boards: these are not asked anew.
+    metrics: tuple[Metric, ...] = field(default=(), compare=False)
 
     @property
     def advice(self) -> str:
@@ -111,10 +114,12 @@ def compile_model(name: str, spec: Mapping[str, Any]) -> Model:
     by_name: dict[str, Property] = {}
     by_index: dict[int, Property] = {}
     rows: list[dict[int, object]] = []
+    metrics: list[Metric] = []
     for raw in spec.get("properties") or ():
         try:
             prop = _property(raw)
             row = _row(prop, raw)
+            metric = compile_metric(f"property {prop.name!r}", raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ModelError):
                 raise
@@ -123,13 +128,15 @@ def compile_model(name: str, spec: Mapping[str, Any]) -> Model:
             raise ModelError(f"property {prop.name!r}: its name or index {prop.index} is taken by another")
         by_name[prop.name] = by_index[prop.index] = prop
         rows.append(row)
+        if metric:
+            metrics.append(metric)
     check_pins(spec.get("properties") or ())
     rows.sort(key=lambda row: row[PropertyKey.INDEX])  # type: ignore[arg-type,return-value]
     encoded = encode({ModelKey.VERSION: MODEL_VERSION, ModelKey.PROPERTIES: rows})
     if len(encoded) > MAX_MODEL_BYTES:
         size = f"compiled it is {len(encoded)} bytes, boards take at most {MAX_MODEL_BYTES}"
         raise ModelError(f"{size}: use fewer properties")
-    model = Model(name, by_name, by_index, encoded, digest(encoded))
+    model = Model(name, by_name, by_index, encoded, digest(encoded), tuple(metrics))
     _check_report(model)
     return model
 

@@ -294,8 +294,11 @@ class Board:
         return self._in_use(self.proven_key)
 
     def _in_use(self, spoken: int) -> int:
-        flashed = min(self.wanted_key, self.revoked_key + 1)
-        return next((n for n in (spoken, flashed) if n > self.revoked_key), 0)
+        revoked = self.revoked_key
+        if spoken > revoked:
+            return spoken
+        flashed = min(self.wanted_key, revoked + 1)
+        return flashed if flashed > revoked else 0
 
     @property
     def heartbeat_s(self) -> int:

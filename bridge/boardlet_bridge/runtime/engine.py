@@ -8,7 +8,7 @@ id falls into the buckets that it holds (runtime/shard.py): of the others nothin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -36,8 +36,9 @@ from boardlet_bridge.core.event import (
     Wake,
     WriteStatus,
 )
+from boardlet_bridge.core.model import Model
 from boardlet_bridge.core.notice import Notice
-from boardlet_bridge.core.state import Limits
+from boardlet_bridge.core.state import Board, Limits
 from boardlet_bridge.core.status import model_snapshot, snapshot
 from boardlet_bridge.core.store import Change, Key
 from boardlet_bridge.runtime.alarm import Alarm
@@ -190,10 +191,13 @@ class Engine:
         name = name_of(obj)
         if change == "DELETED":
             self.models.drop(name)
-        elif not self.models.put(obj):
-            return
         else:
-            self.outlet.mark((MODELS, *name), True)
+            before = self.models.objects.get(name, {})
+            changed = self.models.put(obj)
+            if changed or before.get("spec") != obj.get("spec"):
+                self.outlet.mark((MODELS, *name), True)  # its status names the generation that it is about
+            if not changed:
+                return
         for entry in list(self.entries.values()):
             if entry.model_ref == name:
                 self._step(entry, self.models.seen(name))
@@ -315,11 +319,22 @@ class Engine:
         shown = (condition for entry in self._of(self.held) for condition in entry.board.shown)
         return Counter((condition.type, condition.status, condition.reason) for condition in shown)
 
+    def measured(self) -> Iterator[tuple[Name, Board, Model]]:
+        """The boards that are served and whose models have metrics, with those models; in the order they were met."""
+        models = {name: m for name, m in self.models.compiled.items() if isinstance(m, Model) and m.metrics}
+        if not models:
+            return
+        for name, entry in self.entries.items():
+            if entry.bucket in self.held and (model := models.get(entry.model_ref)):
+                yield name, entry.board, model
+
     def root_keys(self) -> Counter[int]:
         """How many boards have keys of each root key, by its first key number; 0: of one that was removed."""
         counted: Counter[int] = Counter({root.first: 0 for root in self.ring.roots})
-        boards = (entry.board for entry in self.entries.values())
-        counted.update(board.root_number for board in boards if board.key_number or board.rootless)
+        for entry in self.entries.values():
+            root = entry.board.root_number
+            if root or entry.board.rootless:
+                counted[root] += 1
         return counted
 
     def board_versions(self) -> dict[Name, str]:

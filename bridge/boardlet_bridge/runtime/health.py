@@ -40,4 +40,4 @@ class Health:
         return web.json_response({"ready": ready, "parts": parts}, status=200 if ready else 503)
 
     async def _metricz(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), content_type="text/plain", charset="utf-8")
+        return web.Response(body=await self._metrics.text(), content_type="text/plain", charset="utf-8")

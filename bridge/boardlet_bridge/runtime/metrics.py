@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from boardlet_bridge.core.dropped import BY_BOARD
+from boardlet_bridge.core.metric import samples
+from boardlet_bridge.core.model import Model
+from boardlet_bridge.core.state import Board
+from boardlet_bridge.runtime.registry import Name
 
 CAUSES: Final = tuple(BY_BOARD.values())
+
+Measured = Callable[[], Iterable[tuple[Name, Board, Model]]]
+
+log = structlog.get_logger("metrics")
 
 
 class Received(Collector):
@@ -82,6 +93,48 @@ class Parts(Collector):
         yield family
 
 
+class PropertyValues(Collector):
+    """What boards reported last of the properties that their models call metrics, read when somebody looks.
+
+    A series' place is taken by its board's being served, whether it answers or not: which series are left out beyond
+    `most` does not change while boards come and go. A board has all of its own or none.
+    """
+
+    def __init__(self, measured: Measured, most: int) -> None:
+        self._measured, self._most = measured, most
+        self._said = False
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        said = "Last value that a board which answers has reported of a property, where its model says metric: Gauge"
+        labels = ["namespace", "board", "model", "property", "unit"]
+        values = GaugeMetricFamily("boardlet_property_value", said, labels=labels)
+        left_out, room = 0, self._most
+        for (namespace, name), board, model in self._measured() if self._most else ():
+            series = len(model.metrics)
+            if series > room:
+                left_out += series
+                continue
+            room -= series
+            for metric, value in samples(board, model):
+                values.add_metric([namespace, name, model.name, metric.name, metric.unit], value)
+        yield values
+        said = "Series of boardlet_property_value that metrics_max_series leaves out"
+        yield GaugeMetricFamily("boardlet_property_values_omitted", said, value=left_out)
+        if left_out and not self._said:
+            why = "more values of boards are metrics than metrics_max_series allows, the others are left out"
+            log.warning(why, metrics_max_series=self._most, left_out=left_out)
+        self._said = bool(left_out)
+
+
+class _Collected(Collector):
+    # What a registry's collectors have said, to be written down elsewhere.
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 class Metrics:
     """Counters of one bridge."""
 
@@ -133,6 +186,8 @@ class Metrics:
         broker_up: Callable[[], float],
         unread: Callable[[], float],
         waiting: Callable[[], float],
+        measured: Measured,
+        max_series: int,
     ) -> None:
         """Have these read whenever the metrics are scraped."""
         self.registry.register(Received(received))
@@ -140,6 +195,7 @@ class Metrics:
         self.registry.register(Conditions(conditions))
         self.registry.register(RootKeys(root_keys))
         self.registry.register(Parts(parts))
+        self.registry.register(PropertyValues(measured, max_series))
         self.boards.set_function(boards)
         self.connected.set_function(connected)
         self.pending.set_function(pending)
@@ -148,6 +204,7 @@ class Metrics:
         self.unread.set_function(unread)
         self.waiting.set_function(waiting)
 
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+    async def text(self) -> bytes:
+        """Everything in Prometheus' text format; read at once on the loop, whose state it is, and written beside it."""
+        families = list(self.registry.collect())
+        return await asyncio.to_thread(generate_latest, _Collected(families))

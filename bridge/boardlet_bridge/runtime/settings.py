@@ -161,6 +161,10 @@ class Settings(BaseSettings):
     """Address on which /livez, /readyz and /metrics are served."""
     http_port: int = Field(8080, ge=0, le=65535)
     """Port for /livez, /readyz and /metrics; 0 for none."""
+    metrics_max_series: int = Field(10_000, ge=0)
+    """At most so many values of boards are metrics, where BoardModels say `metric: Gauge`: each is a time series, and a
+    scrape of 10,000 stops the bridge for about 25 ms more. What is beyond them is left out and counted
+    (`boardlet_property_values_omitted`). 0: none are, whatever models say."""
     log_level: Level = "info"
     """The least important messages that are logged."""
     log_levels: Annotated[dict[str, Level], NoDecode] = {}

@@ -100,6 +100,8 @@ class Bridge:
                 lambda: self.session.connected,
                 lambda: self.session.unread_bytes,
                 lambda: self.session.waiting,
+                engine.measured,
+                self.settings.metrics_max_series,
             )
             self.metrics.registry.register(PaceCollector(engine.pace, lambda: self.store.budget_used))
             await self._serve_health(stack)
