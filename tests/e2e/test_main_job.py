@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import paho.mqtt.client as paho
 from boardlet_cli.site import Site
@@ -314,15 +314,20 @@ def test_a_frozen_board_is_found_by_its_deadline(site: Site) -> None:
     one.synced()
 
 
-def test_the_bridge_stops_in_order(one: Greenhouse) -> None:
-    """SIGTERM ends the bridge with exit code 0, its last values written."""
+def test_the_bridge_stops_in_order(make_site: Callable[..., Site]) -> None:
+    """SIGTERM ends the bridge with exit code 0, and a value that waited for its turn is written before it ends."""
+    one = greenhouse(make_site({"status_interval_s": 600}))
+    one.synced()
     one.board.set_adc(LIGHT, 640)
-    one.reported(light=320)
-    process = one.site.bridge.process
+    of = f'board="g1",model="greenhouse",namespace="{one.cluster.namespace}",property="light",unit="lx"'
+    process, heard = one.site.bridge.process, f"boardlet_property_value{{{of}}}"
+    process.wait_until(lambda: one.site.bridge.metric(heard) == 320, 30)
+    assert one.object["status"]["reported"].get("light") != 320, "it has to wait"
     assert process.pid
     os.kill(process.pid, signal.SIGTERM)
     process.stop()
     assert process.returncode == 0
+    assert one.object["status"]["reported"]["light"] == 320
 
 
 def test_garbage_from_a_board_is_told_and_disturbs_nothing(one: Greenhouse) -> None:

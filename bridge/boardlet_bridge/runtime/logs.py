@@ -13,8 +13,8 @@ from typing import Final
 import structlog
 
 COMPONENTS: Final = (
-    "bridge", "credentials", "engine", "enrolment", "finalizer", "folder", "lease", "leftover", "notice", "resync",
-    "status", "watch",
+    "bridge", "credentials", "engine", "enrolment", "finalizer", "folder", "lease", "leftover", "metrics", "notice",
+    "resync", "status", "watch",
 )  # fmt: skip
 """The loggers of ours, each line's `logger`."""
 
