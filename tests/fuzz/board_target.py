@@ -151,7 +151,10 @@ def agent(count: int, seed: int, folder: Path) -> Outcome:
     states = [{0: True, 1: 20.5, 3: "calm", 4: [1, 2]}, {-3: {0: 30, 1: 2, 2: 0}}, {-3: {2: 60}, 0: 1, 9: 1}]
     seeds = {
         "d": [desired(n + 2, state) for n, state in enumerate(states)],
-        "c": [cbor2.dumps({0: b"12345678", 1: n}) for n in (0, 1)],
+        "c": [
+            *(cbor2.dumps({0: b"12345678", 1: n}) for n in (0, 1)),
+            cbor2.dumps({0: b"12345678", 1: 2, 2: EPOCH, 5: [2, bytes(32)]}),
+        ],
         "f": [*files, cbor2.dumps({0: MODEL.digest, 4: 1})],
     }
     setup = {

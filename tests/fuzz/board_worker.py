@@ -93,6 +93,8 @@ class Agent:
             self.setup = json.load(f)
         self.count = 0
         self.now = 0
+        import rotation  # noqa: F401 - the first command 2 loads it, which is no growth
+
         self.fresh()
 
     def fresh(self):
