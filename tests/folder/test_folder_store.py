@@ -18,7 +18,9 @@ import yaml
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.core.store import StoreInvalid
 from boardlet_bridge.folder.store import FolderSettings, FolderStore
+from boardlet_cli.main import app
 from folderworld import BOARD, SAMPLES, loaded
+from typer.testing import CliRunner
 
 ABSENT_S = 0.1
 KEY = ("boards", "default", "g1")
@@ -443,11 +445,11 @@ def test_a_value_set_behind_a_link_arrives(root: Path, tmp_path: Path) -> None:
     target.parent.mkdir()
     (root / "north/g1.yaml").rename(target)
     (root / "north/g1.yaml").symlink_to(target)
-    command = [sys.executable, "-m", "boardlet_cli.main", "set", "board/g1", "led=true", "--store", f"dir:{root}"]
+    words = ["set", "board/g1", "led=true", "--store", f"dir:{root}"]
 
     async def run() -> None:
         async with served(root) as (_, told):
-            await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
+            assert CliRunner().invoke(app, words).exit_code == 0
             await until(lambda: told.generation() == 2)
 
     asyncio.run(run())
