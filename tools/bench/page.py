@@ -55,7 +55,7 @@ def bench_table(figures: dict[str, Any]) -> str:
     payloads = f"{size['desired_payload']} B + {size['reported_payload']} B"
     rows.append(("one edit of a boolean on the wire: payloads of desired and reported", payloads))
     rows.append(("the same as two MQTT packets", f"{size['both_packets']} B"))
-    rows.append(("agent (umqtt, wire, agent) as .mpy", f"{figures['agent']['mpy_bytes']} B"))
+    rows.append(("agent as .mpy, with what it loads on demand", f"{figures['agent']['mpy_bytes']} B"))
     heap = figures["agent"]["heap_bytes"]
     rows.append((HEAP, f"{heap} B" if heap else figures["agent"]["heap_missing"]))
     for name, value in figures["bridge"].items():
