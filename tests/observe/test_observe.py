@@ -17,7 +17,7 @@ from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.model import compile_model
 from boardlet_bridge.core.state import Birth, Board, Limits, Link
 from boardlet_bridge.runtime.metrics import Metrics
-from boardlet_bridge.runtime.pace import Pace, PaceCollector
+from boardlet_bridge.runtime.pace import Pace
 from boardlet_cli.site import Site
 from prometheus_client.metrics_core import Metric
 from provision import debs
@@ -47,7 +47,7 @@ def families() -> dict[str, Metric]:
         *(lambda: 1.0, lambda: 0.0, lambda: 0.0),
         *(lambda: [(("default", "g1"), measured(), GREENHOUSE)], 1),
     )
-    metrics.registry.register(PaceCollector(Pace(), lambda: 0.0))
+    Pace().watch(metrics.registry, lambda: 0.0)
     return {f.name + ("_total" if f.type == "counter" else ""): f for f in metrics.registry.collect()}
 
 
@@ -84,6 +84,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
         labels = {label for sample in family.samples for label in sample.labels}
         said = set(re.findall(r"`([a-z]+)`", documented[name][1]))
         assert labels <= said, name
+        assert not [sample.name for sample in family.samples if sample.name.endswith("_created")]
 
 
 def test_every_query_is_of_metrics_that_exist() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -23,6 +23,9 @@ CAUSES: Final = tuple(BY_BOARD.values())
 Measured = Callable[[], Iterable[tuple[Name, Board, Model]]]
 
 log = structlog.get_logger("metrics")
+
+# The library would add the time at which each counter began, a series of its own that Prometheus has no use for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Received(Collector):

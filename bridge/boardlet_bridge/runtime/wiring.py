@@ -28,7 +28,6 @@ from boardlet_bridge.runtime.dynamic_security import DynamicLogins
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.health import Health
 from boardlet_bridge.runtime.metrics import Metrics
-from boardlet_bridge.runtime.pace import PaceCollector
 from boardlet_bridge.runtime.replica import Replica
 from boardlet_bridge.runtime.settings import Settings
 
@@ -103,7 +102,7 @@ class Bridge:
                 engine.measured,
                 self.settings.metrics_max_series,
             )
-            self.metrics.registry.register(PaceCollector(engine.pace, lambda: self.store.budget_used))
+            engine.pace.watch(self.metrics.registry, lambda: self.store.budget_used)
             await self._serve_health(stack)
             await self._serve(stack, stop)
 
@@ -272,11 +271,11 @@ def _store(settings: Settings, engine: Engine, metrics: Metrics) -> Store:
     if settings.store_folder is not None:
         from boardlet_bridge.folder.store import FolderSettings, FolderStore
 
-        return FolderStore(FolderSettings(**_of(settings, FolderSettings)), engine, wrote, engine.pace.writes.add)
+        return FolderStore(FolderSettings(**_of(settings, FolderSettings)), engine, wrote, engine.pace.writes.observe)
 
     from boardlet_bridge.kube.store import KubeSettings, KubeStore
 
-    return KubeStore(KubeSettings(**_of(settings, KubeSettings)), engine, wrote, noticed, engine.pace.writes.add)
+    return KubeStore(KubeSettings(**_of(settings, KubeSettings)), engine, wrote, noticed, engine.pace.writes.observe)
 
 
 def _of(settings: Settings, part: Any) -> dict[str, Any]:
