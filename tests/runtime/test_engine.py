@@ -9,6 +9,7 @@ import pytest
 from boardlet_bridge.core.board import FINALIZER
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.state import Limits
+from boardlet_bridge.core.store import Change
 from boardlet_bridge.runtime import engine as engines
 from boardlet_bridge.runtime import leftover
 from boardlet_bridge.runtime.engine import Engine
@@ -251,6 +252,36 @@ def test_a_second_claim_is_said_and_takes_nothing(engine: Engine) -> None:
     owner = engine.claims.owner("board0001")
     assert owner is not None
     assert owner.name == ("default", "g1")
+
+
+def rival(revoked: int = 0) -> dict[str, Any]:
+    """A younger Board of another namespace with the id of g1."""
+    made = board(1, "a-thief", "2026-02-01T00:00:00Z")
+    made["metadata"]["uid"] = "99999999-2222-4333-8444-555555555555"
+    made["spec"]["credential"] = {"keyNumber": revoked + 1, "revokedKeyNumber": revoked}
+    return made
+
+
+def test_a_rival_moves_no_login(engine: Engine, outlet: Outlet) -> None:
+    """What another Board of a served id revokes, deleted and created again too, is nothing to the login in use."""
+    sent = list(outlet.published)
+    changes: list[tuple[Change, int]] = [("ADDED", 0), ("MODIFIED", 1), ("DELETED", 1), ("ADDED", 2), ("DELETED", 2)]
+    for version, (change, revoked) in enumerate(changes, 2):
+        one = rival(revoked)
+        one["metadata"]["resourceVersion"] = str(version)
+        engine.on_board(change, one)
+        assert outlet.admitted["board0001"] == 1
+    assert outlet.published == sent
+
+
+def test_a_rival_brings_no_revoked_login_back(outlet: Outlet) -> None:
+    """A bridge that starts meets the rival first, as its namespace is earlier in the list; the older Board decides."""
+    engine = Engine(KeyRing(bytes(32), bytes(16)), Limits(), outlet)
+    revoked = board(1)
+    revoked["spec"]["credential"] = {"keyNumber": 1, "revokedKeyNumber": 1}
+    engine.on_board("ADDED", rival())
+    engine.on_board("ADDED", revoked)
+    assert outlet.admitted["board0001"] == 0
 
 
 def test_an_ids_key_is_not_that_of_a_name(engine: Engine) -> None:

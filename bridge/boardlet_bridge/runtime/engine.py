@@ -237,6 +237,7 @@ class Engine:
         if mailbox := self.leftovers.mailboxes.pop(board_id, None):
             self._step(entry, Message(DESIRED, mailbox))
         self._step(entry, ObjectSeen(obj))
+        self._admit(board_id)  # one that lets nobody in may have been met after a younger claim that would
         if session := self.leftovers.sessions.pop(board_id, None):
             self._step(entry, Message(SESSION, session))
         if entry.bucket in self.read:
