@@ -24,7 +24,7 @@ from boardlet_bridge.kube import store as store_module
 from boardlet_bridge.kube.client import ApiError, Unavailable
 from boardlet_bridge.mqtt import session as session_module
 from boardlet_bridge.mqtt.transport import ConnectionEnded, Transport
-from boardlet_bridge.runtime import engine as engine_module
+from boardlet_bridge.runtime import snapshot as snapshot_module
 from boardlet_bridge.runtime import wiring
 from boardlet_bridge.runtime.settings import Settings
 from hub import Connection, Hub, Packet
@@ -382,7 +382,7 @@ class Process:
     @property
     def wakes(self) -> int:
         """How many timers its engine holds."""
-        return len(self.bridge.engine.alarm) if hasattr(self, "bridge") else 0
+        return len(self.bridge.engine.steps.alarm) if hasattr(self, "bridge") else 0
 
     @property
     def idle(self) -> bool:
@@ -453,5 +453,5 @@ def doors(seed: int, wall: Callable[[], str], board_bucket: str) -> list[tuple[A
         (store_module, "Watch", ModelWatch),
         (store_module, "BoardWatch", NoWatch),
         (store_module, "connection", connection),
-        (engine_module, "rfc3339", wall),
+        (snapshot_module, "rfc3339", wall),
     ]

@@ -181,7 +181,7 @@ class KeyedWorld(World):
 
     def core(self, process: Process) -> Board | None:
         bridge = getattr(process, "bridge", None)
-        entry = bridge.engine.entries.get(("default", NAME)) if bridge else None
+        entry = bridge.engine.registry.entries.get(("default", NAME)) if bridge else None
         return entry.board if entry else None
 
     def _move(self) -> bool:

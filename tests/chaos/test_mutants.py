@@ -12,7 +12,7 @@ from boardlet_bridge.core import session as session_module
 from boardlet_bridge.core import status as status_module
 from boardlet_bridge.core.event import SetFinalizer
 from boardlet_bridge.core.state import Board, Link
-from boardlet_bridge.runtime import engine as engine_module
+from boardlet_bridge.runtime import snapshot as snapshot_module
 from boardlet_bridge.runtime import wiring
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -139,7 +139,7 @@ def heartbeats_are_written(patch: Patch) -> None:
     def snapshot(board: Board, previous: Any, wall: str, *more: Any) -> Any:
         return {**real(board, previous, wall, *more), "heardAt": board.deadline}
 
-    patch.setattr(engine_module, "snapshot", snapshot)
+    patch.setattr(snapshot_module, "snapshot", snapshot)
     shown = board_module._show
     patch.setattr(board_module, "_show", lambda board, *a: [*shown(board, *a), board_module.WriteStatus(urgent=True)])
 

@@ -82,7 +82,7 @@ class Site(World):
     def held(self) -> dict[str, int]:
         """How much each part of the site holds that could grow."""
         bridge = self.bridges[0].bridge
-        store = bridge.store
+        store, leftovers = bridge.store, bridge.engine.registry.leftovers
         return {
             "statuses": store.pending,
             "requests": len(self.bridges[0].requests),
@@ -91,7 +91,7 @@ class Site(World):
             "messages to boards": bridge.session.waiting,
             "timers of boards": self.bridges[0].wakes,
             "timers in all": sum(not handle.cancelled() for handle in self.bridges[0].loop._scheduled),
-            "strangers": len(bridge.engine.leftovers.mailboxes) + len(bridge.engine.leftovers.sessions),
+            "strangers": len(leftovers.mailboxes) + len(leftovers.sessions),
             "messages in the broker": sum(len(c.up) + len(c.down) + len(c.inbox) for c in self.hub.connections),
             "retained": len(self.hub.retained),
             "the board's files": len(self.silicon.flash.files),

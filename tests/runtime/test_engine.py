@@ -10,8 +10,8 @@ from boardlet_bridge.core.board import FINALIZER
 from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.store import Change
-from boardlet_bridge.runtime import engine as engines
 from boardlet_bridge.runtime import leftover
+from boardlet_bridge.runtime import step as steps
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.shard import BUCKETS
 from boardlet_wire.topic import bucket, topic
@@ -111,7 +111,7 @@ def test_a_flood_is_counted_and_not_logged_line_by_line(engine: Engine, outlet: 
             message(engine, "s", b"forged and sealed by nobody")
         assert outlet.refusals.count("wrong_seal") == 1000
         assert len([line for line in said if line["log_level"] != "debug"]) == 1
-        outlet.time += engines.REFUSED_S
+        outlet.time += steps.REFUSED_S
         message(engine, "s", b"forged and sealed by nobody")
     shown = [(line["object"], line["board"]) for line in said if line["log_level"] != "debug"]
     assert shown == [("default/g1", "board0001"), ("default/g1", "board0001")]
@@ -133,16 +133,16 @@ def test_what_is_retained_where_nothing_should_be_is_ignored(engine: Engine, out
         message(engine, letter, b"poison" * 5, retained=True)
     assert outlet.refusals == ["retained"] * 5
     assert len(outlet.published) == before
-    assert not next(iter(engine.entries.values())).board.suspicion
+    assert not next(iter(engine.registry.entries.values())).board.suspicion
 
 
 def test_mailboxes_without_an_object_are_bounded_in_number_and_size(engine: Engine) -> None:
     """Whoever may write mailboxes cannot make the bridge hold more than a fleet's worth of them."""
     message(engine, "d", bytes(1_000_000), True, "unknown00")
-    assert engine.leftovers.mailboxes == {}
+    assert engine.registry.leftovers.mailboxes == {}
     for n in range(leftover.MAX_KEPT + 10):
         message(engine, "d", b"x", True, f"unknown{n:07d}")
-    assert len(engine.leftovers.mailboxes) == leftover.MAX_KEPT
+    assert len(engine.registry.leftovers.mailboxes) == leftover.MAX_KEPT
 
 
 def test_the_last_words_of_strangers_are_bounded(engine: Engine) -> None:
@@ -152,10 +152,10 @@ def test_the_last_words_of_strangers_are_bounded(engine: Engine) -> None:
     message(engine, "s", b"asleep", False, "unknown01")
     message(engine, "s", b"asleep", True, "unknown02")
     message(engine, "s", b"", True, "unknown02")
-    assert engine.leftovers.sessions == {"unknown01": b"asleep"}
+    assert engine.registry.leftovers.sessions == {"unknown01": b"asleep"}
     for n in range(leftover.MAX_KEPT + 10):
         message(engine, "s", b"x", True, f"unknown{n:07d}")
-    assert len(engine.leftovers.sessions) == leftover.MAX_KEPT
+    assert len(engine.registry.leftovers.sessions) == leftover.MAX_KEPT
 
 
 def test_who_fell_asleep_before_its_deletion_was_heard_of_is_known_to_sleep(engine: Engine) -> None:
@@ -163,16 +163,16 @@ def test_who_fell_asleep_before_its_deletion_was_heard_of_is_known_to_sleep(engi
     message(engine, "s", b"awake")
     message(engine, "s", b"asleep")
     engine.on_board("DELETED", board(1))
-    assert engine.leftovers.sessions == {"board0001": b"asleep"}
+    assert engine.registry.leftovers.sessions == {"board0001": b"asleep"}
     engine.on_board("ADDED", board(1))
-    assert engine.leftovers.sessions == {}, "its object has it"
+    assert engine.registry.leftovers.sessions == {}, "its object has it"
     message(engine, "s", b"asleep")
     message(engine, "s", b"")
     message(engine, "s", b"asleep", board_id="board0002")
     engine.on_down("away")
     engine.on_board("DELETED", board(1))
     engine.on_board("DELETED", board(2))
-    assert engine.leftovers.sessions == {}
+    assert engine.registry.leftovers.sessions == {}
 
 
 def test_a_board_that_was_removed_by_force_leaves_its_mailbox(engine: Engine, outlet: Outlet) -> None:
@@ -183,13 +183,13 @@ def test_a_board_that_was_removed_by_force_leaves_its_mailbox(engine: Engine, ou
     with capture_logs() as said:
         engine.on_board("DELETED", {"metadata": {"namespace": "default", "name": "g1"}})
     assert [line["boards"] for line in said] == [["board0001"]]
-    assert engine.leftovers.mailboxes == published
+    assert engine.registry.leftovers.mailboxes == published
     assert len(outlet.published) == before, "absence proves nothing: nothing is cleared"
     engine.on_board(
         "ADDED", {**board(1), "metadata": {**board(1)["metadata"], "uid": "99999999-2222-4333-8444-555555555555"}}
     )
-    assert engine.leftovers.mailboxes == {}
-    assert engine.entries["default", "g1"].board.mailbox == published["board0001"]
+    assert engine.registry.leftovers.mailboxes == {}
+    assert engine.registry.entries["default", "g1"].board.mailbox == published["board0001"]
 
 
 def test_mailboxes_without_an_object_are_named_when_the_broker_is_read(engine: Engine) -> None:
@@ -225,14 +225,14 @@ def test_a_step_that_fails_is_told_and_stays_with_its_board(
     engine: Engine, outlet: Outlet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug that one board's bytes bring to light is said with the object's name, and the next board is served."""
-    real = engines.step
+    real = steps.step
 
     def step(board: Any, event: Any, now: float) -> Any:
         if board.keys.board_id == "board0001":
             raise ZeroDivisionError
         return real(board, event, now)
 
-    monkeypatch.setattr(engines, "step", step)
+    monkeypatch.setattr(steps, "step", step)
     with capture_logs() as said:
         engine.on_down("test")
         engine.on_up()
@@ -249,7 +249,7 @@ def test_a_second_claim_is_said_and_takes_nothing(engine: Engine) -> None:
         engine.on_board("ADDED", thief)
     claims = [line for line in said if line["event"] == "two Boards claim one id"]
     assert [(line["served"], line["unserved"]) for line in claims] == [("default/g1", "thief/g1")]
-    owner = engine.claims.owner("board0001")
+    owner = engine.registry.claims.owner("board0001")
     assert owner is not None
     assert owner.name == ("default", "g1")
 
@@ -290,11 +290,11 @@ def test_an_ids_key_is_not_that_of_a_name(engine: Engine) -> None:
     spoken["metadata"]["resourceVersion"] = "2"
     spoken["status"] = {"board": {"keyNumber": 3}}
     engine.on_board("MODIFIED", spoken)
-    assert engine.proven_key("board0001") == 3
-    assert engine.proven_key("board0002") == 0
-    assert engine.claimed("board0001", ("thief", "g1"))
-    assert not engine.claimed("board0001", ("default", "g1"))
-    assert not engine.claimed("board0009", ("thief", "g1"))
+    assert engine.registry.claims.proven_key("board0001") == 3
+    assert engine.registry.claims.proven_key("board0002") == 0
+    assert engine.registry.claims.claimed("board0001", ("thief", "g1"))
+    assert not engine.registry.claims.claimed("board0001", ("default", "g1"))
+    assert not engine.registry.claims.claimed("board0009", ("thief", "g1"))
 
 
 def test_a_claim_of_the_same_second_takes_nothing(engine: Engine) -> None:
@@ -306,7 +306,7 @@ def test_a_claim_of_the_same_second_takes_nothing(engine: Engine) -> None:
     thief = board(1, "thief")
     thief["metadata"]["uid"] = "00000000-2222-4333-8444-555555555555"
     engine.on_board("ADDED", thief)
-    owner = engine.claims.owner("board0001")
+    owner = engine.registry.claims.owner("board0001")
     assert owner is not None
     assert owner.name == ("default", "g1")
 
@@ -317,8 +317,8 @@ def test_what_another_replica_serves_is_left_alone(engine: Engine, outlet: Outle
     message(engine, "d", b"a mailbox", True)
     message(engine, "d", b"of nobody", True, "unknown00")
     engine.release({bucket("board0001"), bucket("unknown00")})
-    assert engine.entries["default", "g1"].board.mailbox == b""
-    assert engine.leftovers.mailboxes == {}
+    assert engine.registry.entries["default", "g1"].board.mailbox == b""
+    assert engine.registry.leftovers.mailboxes == {}
     before = list(outlet.published), list(outlet.marks), list(outlet.refusals)
     edited = board(1)
     edited["metadata"] |= {"resourceVersion": "2", "generation": 2}
@@ -328,7 +328,7 @@ def test_what_another_replica_serves_is_left_alone(engine: Engine, outlet: Outle
         message(engine, letter, b"for somebody else")
     assert (outlet.published, outlet.marks, outlet.refusals) == before
     assert engine.snapshot(key) is None
-    assert engine.served == 1
+    assert engine.census.served == 1
 
 
 def test_a_bucket_that_is_gained_is_begun_as_at_a_start(engine: Engine, outlet: Outlet) -> None:
@@ -341,7 +341,7 @@ def test_a_bucket_that_is_gained_is_begun_as_at_a_start(engine: Engine, outlet: 
     engine.on_board("MODIFIED", edited)
     outlet.published.clear()
     engine.hold(mine)
-    held = engine.entries["default", "g1"].board
+    held = engine.registry.entries["default", "g1"].board
     assert (held.generation, held.recorded and held.recorded.revision) == (2, 7)
     assert outlet.published == []
     engine.on_up(mine)
@@ -353,7 +353,7 @@ def test_a_start_keeps_back_nothing_that_was_due_before_the_lease(outlet: Outlet
     told: list[object] = []
     outlet.tell = lambda obj, notice: told.append(notice)  # type: ignore[method-assign,assignment]
     made = Engine(KeyRing(bytes(32), bytes(16)), Limits(), outlet)
-    made.held.clear()
+    made.registry.held.clear()
     made.on_board("ADDED", board(1))
     assert (told, outlet.marks) == ([], [])
     made.hold(BUCKETS, fresh=True)
@@ -384,7 +384,7 @@ def test_without_a_lease_only_what_was_minted_before_is_sent(engine: Engine, out
         "spec": {"properties": [{"name": "led", "index": 0, "type": "Boolean", "access": "ReadWrite"}]},
     }
     engine.on_model("ADDED", model)
-    entry = engine.entries["default", "g1"]
+    entry = engine.registry.entries["default", "g1"]
     where, known = topic("board0001", "d"), entry.board.desired
     assert known is not None
     outlet.is_sure = False

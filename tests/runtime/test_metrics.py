@@ -38,7 +38,7 @@ def edited(**light: str) -> dict[str, Any]:
 
 def answers(engine: Engine, number: int, **reported: float) -> None:
     """This board is there, has its model, and has reported that."""
-    found = engine.entries["default", f"g{number}"].board
+    found = engine.registry.entries["default", f"g{number}"].board
     assert found.model is not None
     found.link, found.birth = Link.LIVE, Birth({}, 1024, found.model.digest, b"", False)
     found.reported = dict(reported)
@@ -64,7 +64,7 @@ def engine(outlet: Outlet) -> Engine:
 
 def scraped(engine: Engine, most: int = 100) -> tuple[dict[tuple[str, str], float], float]:
     """Values by board and property, and how many series were left out."""
-    values, omitted = PropertyValues(engine.measured, most).collect()
+    values, omitted = PropertyValues(engine.census.measured, most).collect()
     told = {(s.labels["board"], s.labels["property"]): s.value for s in values.samples}
     return told, omitted.samples[0].value
 
@@ -72,8 +72,8 @@ def scraped(engine: Engine, most: int = 100) -> tuple[dict[tuple[str, str], floa
 def test_a_scrape_has_the_values_of_boards_that_answer(engine: Engine) -> None:
     """Prometheus' own parser reads each value with its labels; a board that is gone has none."""
     metrics = Metrics()
-    metrics.registry.register(PropertyValues(engine.measured, 100))
-    engine.entries["default", "g2"].board.link = Link.GONE
+    metrics.registry.register(PropertyValues(engine.census.measured, 100))
+    engine.registry.entries["default", "g2"].board.link = Link.GONE
     text = asyncio.run(metrics.text()).decode()
     [family] = [f for f in text_string_to_metric_families(text) if f.name == "boardlet_property_value"]
     told = [({**s.labels}, s.value) for s in family.samples]
@@ -93,7 +93,7 @@ def test_what_is_over_the_bound_is_left_out_and_stays_so(engine: Engine) -> None
     assert {name for name, _ in told} == {"g1", "g2"}
     assert len(told) == 4
     assert omitted == 2
-    engine.entries["default", "g1"].board.link = Link.GONE
+    engine.registry.entries["default", "g1"].board.link = Link.GONE
     told, omitted = scraped(engine, most=5)
     assert {name for name, _ in told} == {"g2"}
     assert omitted == 2
@@ -107,7 +107,7 @@ def test_what_is_over_the_bound_is_left_out_and_stays_so(engine: Engine) -> None
 
 def test_the_bound_is_said_once(engine: Engine) -> None:
     """The log names the setting and how much is left out when that begins, and not at every scrape."""
-    collector = PropertyValues(engine.measured, 5)
+    collector = PropertyValues(engine.census.measured, 5)
     with capture_logs() as said:
         for _ in range(3):
             list(collector.collect())

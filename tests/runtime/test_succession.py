@@ -12,7 +12,9 @@ from boardlet_bridge.core.board import FINALIZER, stands
 from boardlet_bridge.core.state import Limits
 from boardlet_bridge.core.status import snapshot
 from boardlet_bridge.core.verdict import conditions
-from boardlet_bridge.runtime.engine import BOARDS, OVERWRITTEN_S, Engine
+from boardlet_bridge.runtime.engine import Engine
+from boardlet_bridge.runtime.object import OVERWRITTEN_S
+from boardlet_bridge.runtime.registry import BOARDS
 from boardlet_bridge.runtime.shard import BUCKETS
 from boardlet_wire.topic import topic
 from hypothesis import given, settings
@@ -147,7 +149,7 @@ class Site:
 
     def check(self) -> None:
         """What differs from the status is marked, as far as the replica knows the object; or it is waited for."""
-        [entry] = self.engine.entries.values()
+        [entry] = self.engine.registry.entries.values()
         board, status = entry.board, self.object.get("status") or {}
         if entry.object["metadata"]["resourceVersion"] != self.object["metadata"]["resourceVersion"]:
             return
@@ -208,7 +210,7 @@ def test_a_write_that_was_due_before_says_nothing_yet() -> None:
     site = served()
     before = site.object["status"]
     site.mark(KEY, False)  # of some value, and it waits for its interval
-    site.engine.release(site.engine.held.copy())
+    site.engine.release(site.engine.registry.held.copy())
     site.engine.hold(BUCKETS)
     site.write()
     assert site.object["status"] == before

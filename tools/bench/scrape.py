@@ -69,7 +69,7 @@ def answering(count: int) -> Engine:
         meta = {"namespace": "default", "name": f"greenhouse-{n}", "uid": uid, "finalizers": [FINALIZER]}
         spec = {"boardID": f"b{n:07d}", "modelRef": {"name": "greenhouse"}}
         made.on_board("ADDED", {"metadata": {**meta, "generation": 1, "resourceVersion": "1"}, "spec": spec})
-    for entry in made.entries.values():
+    for entry in made.registry.entries.values():
         board = entry.board
         assert board.model is not None, "it was added above"
         board.link, board.birth = Link.LIVE, Birth({}, 1024, board.model.digest, b"", False)
@@ -81,19 +81,19 @@ async def scrapes(engine: Engine, max_series: int) -> dict[str, Any]:
     """Milliseconds of a scrape's part on the loop, of its part beside it, and of the loop's longest wait in that."""
     metrics = Metrics()
     metrics.watch(
-        lambda: engine.served,
-        lambda: engine.connected,
+        lambda: engine.census.served,
+        lambda: engine.census.connected,
         lambda: 0,
         lambda: 0,
-        engine.received,
-        engine.dropped,
-        engine.conditions,
-        engine.root_keys,
+        engine.census.received,
+        engine.census.dropped,
+        engine.census.conditions,
+        engine.census.root_keys,
         dict,
         lambda: 1,
         lambda: 0,
         lambda: 0,
-        engine.measured,
+        engine.census.measured,
         max_series,
     )
     reading: list[float] = []

@@ -1,4 +1,4 @@
-"""Which objects there are: models compiled once, boards by key, and which Board owns an id on the wire.
+"""What is known: models compiled once, boards by key, which Board owns an id on the wire, and which of them are served.
 
 Two objects that claim one id are an error of their users; the older one is served, so that a new mistake never takes a
 running board away.
@@ -6,17 +6,25 @@ running board away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from boardlet_wire.topic import bucket
 
+from boardlet_bridge.core.board import new_board, recorded_key
+from boardlet_bridge.core.credential import KeyRing
 from boardlet_bridge.core.event import ModelSeen
 from boardlet_bridge.core.model import Model, compile_model
-from boardlet_bridge.core.state import Board, Desired
+from boardlet_bridge.core.state import Board, Desired, Limits
 from boardlet_bridge.core.value import ModelError
+from boardlet_bridge.runtime.leftover import Leftovers
 from boardlet_bridge.runtime.pace import Edit
+from boardlet_bridge.runtime.shard import BUCKETS
+
+BOARDS: Final = "boards"
+MODELS: Final = "boardmodels"
+REWOUND: Final = "0"  # the resourceVersion of an object that has to be read anew; older than any other
 
 Name = tuple[str, str]  # namespace, name
 
@@ -128,3 +136,38 @@ class Claims:
         claimants = self.by_id.get(board_id, [])
         for entry in claimants:
             yield entry, "" if entry is claimants[0] else "/".join(claimants[0].name)
+
+    def proven_key(self, board_id: str) -> int:
+        """The highest key number that a board of this id has spoken under, to this replica or by a status; or 0."""
+        proven = 0
+        for entry in self.by_id.get(board_id, ()):
+            proven = max(proven, entry.board.proven_key, recorded_key(entry.object))
+        return proven
+
+    def claimed(self, board_id: str, but: Name) -> bool:
+        """Whether a Board but the one of this name has this id."""
+        return any(entry.name != but for entry in self.by_id.get(board_id, ()))
+
+
+@dataclass(slots=True)
+class Registry:
+    """What one bridge knows; it is the same for all who use it, and nobody else keeps any of it."""
+
+    ring: KeyRing
+    limits: Limits
+    entries: dict[Name, Entry] = field(default_factory=dict)
+    models: Models = field(default_factory=Models)
+    claims: Claims = field(default_factory=Claims)
+    held: set[str] = field(default_factory=lambda: set(BUCKETS))
+    """The buckets whose boards are served."""
+    read: set[str] = field(default_factory=set)
+    """Those of which everything that the broker retains has been read."""
+    leftovers: Leftovers = field(default_factory=Leftovers)
+
+    def new_board(self, board_id: str, obj: Mapping[str, Any]) -> Board:
+        """A board of which nothing is known but its object."""
+        return new_board(board_id, self.ring, self.limits, obj)
+
+    def within(self, buckets: Collection[str]) -> list[Entry]:
+        """The Boards whose ids are in these buckets, in the order they were met."""
+        return [entry for entry in self.entries.values() if entry.bucket in buckets]

@@ -54,7 +54,7 @@ class Replica:
         if leases is None:
             return
         self.fence.alone = False
-        self._engine.held.clear()
+        self._engine.registry.held.clear()
         session.release(BUCKETS)
         self._membership = Membership(
             leases,
@@ -133,6 +133,6 @@ class Replica:
 
     def keeps(self) -> bool | None:
         """Whether the broker's files of logins are this replica's to keep; None while it is not sure."""
-        if KEEPER not in self._engine.held:
+        if KEEPER not in self._engine.registry.held:
             return False
         return self.fence.sure or None

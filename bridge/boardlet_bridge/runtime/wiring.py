@@ -85,24 +85,24 @@ class Bridge:
             except StoreInvalid as error:
                 raise ConfigurationError(str(error)) from error
             self.replica.join(self.store, self.session, self.credentials)
-            engine = self.engine
+            registry, census = self.engine.registry, self.engine.census
             self.metrics.watch(
-                lambda: engine.served,
-                lambda: engine.connected,
+                lambda: census.served,
+                lambda: census.connected,
                 lambda: self.store.pending,
-                lambda: len(engine.leftovers.mailboxes),
-                engine.received,
-                engine.dropped,
-                engine.conditions,
-                engine.root_keys,
+                lambda: len(registry.leftovers.mailboxes),
+                census.received,
+                census.dropped,
+                census.conditions,
+                census.root_keys,
                 self._parts,
                 lambda: self.session.connected,
                 lambda: self.session.unread_bytes,
                 lambda: self.session.waiting,
-                engine.measured,
+                census.measured,
                 self.settings.metrics_max_series,
             )
-            engine.pace.watch(self.metrics.registry, lambda: self.store.budget_used)
+            census.pace.watch(self.metrics.registry, lambda: self.store.budget_used)
             await self._serve_health(stack)
             await self._serve(stack, stop)
 
@@ -129,7 +129,8 @@ class Bridge:
         engine.on_listed()
         gc.collect()
         gc.freeze()  # the boards stay: what looks for garbage need not look at them
-        log.info("listed the objects", boards=len(engine.entries), models=len(engine.models.objects))
+        known = engine.registry
+        log.info("listed the objects", boards=len(known.entries), models=len(known.models.objects))
         works: dict[str, Any] = {**self.store.serve(stack), "mqtt": self.replica.serve()}
         if self.credentials is not None:
             works["credentials"] = self.credentials.run()
@@ -234,13 +235,15 @@ class Bridge:
             settings.enrollment_policy_file,
         )
 
+        claims = self.engine.registry.claims
+
         def rival(board_id: str, name: str) -> bool:
-            return self.engine.claimed(board_id, (namespace, name))
+            return claims.claimed(board_id, (namespace, name))
 
         def observe(outcome: str) -> None:
             self.metrics.enrollments.labels(outcome).inc()
 
-        spoken = self.engine.proven_key
+        spoken = claims.proven_key
         return Enrollments(chosen, ring, lambda: store.client, self.publish, spoken, observe, self.replica.keeps, rival)
 
 
@@ -267,15 +270,16 @@ def _store(settings: Settings, engine: Engine, metrics: Metrics) -> Store:
     def noticed(outcome: str) -> None:
         metrics.events.labels(outcome).inc()
 
+    took = engine.census.pace.writes.observe
     # Each brings its own libraries, and kopf is none that a folder should start.
     if settings.store_folder is not None:
         from boardlet_bridge.folder.store import FolderSettings, FolderStore
 
-        return FolderStore(FolderSettings(**_of(settings, FolderSettings)), engine, wrote, engine.pace.writes.observe)
+        return FolderStore(FolderSettings(**_of(settings, FolderSettings)), engine, wrote, took)
 
     from boardlet_bridge.kube.store import KubeSettings, KubeStore
 
-    return KubeStore(KubeSettings(**_of(settings, KubeSettings)), engine, wrote, noticed, engine.pace.writes.observe)
+    return KubeStore(KubeSettings(**_of(settings, KubeSettings)), engine, wrote, noticed, took)
 
 
 def _of(settings: Settings, part: Any) -> dict[str, Any]:
