@@ -35,6 +35,7 @@ from boardlet_bridge.mqtt.dynamic_security import (
 from boardlet_bridge.mqtt.session import MqttSettings
 from boardlet_bridge.mqtt.transport import ConnectionEnded
 from boardlet_bridge.runtime.dynamic_security import DynamicLogins
+from boardlet_bridge.runtime.login import Logins
 from boardlet_wire.topic import topic
 from broker import Broker
 from broker.access import BRIDGE
@@ -149,14 +150,15 @@ async def until(true: Callable[[], bool], wait_s: float = 20.0) -> None:
 
 
 @asynccontextmanager
-async def keeper(broker: Broker, **numbers: int) -> AsyncIterator[DynamicLogins]:
+async def keeper(broker: Broker, **numbers: int) -> AsyncIterator[tuple[Logins, DynamicLogins]]:
     """The bridge's part, with these boards; cancelled in the end, whatever it does just then."""
-    made = DynamicLogins(settings(broker), lambda board, number: f"{board}-{number}", lambda reason, said: None)
+    logins = Logins(lambda board, number: f"{board}-{number}")
+    made = DynamicLogins(settings(broker), logins, lambda reason, said: None)
     for board, number in numbers.items():
-        made.admit(board, number)
+        logins.admit(board, number)
     task = asyncio.create_task(made.run())
     try:
-        yield made
+        yield logins, made
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -183,8 +185,8 @@ async def read(broker: Broker) -> State:
 async def test_logins_come_change_and_go(broker: Broker) -> None:
     """A board is let in by its password under its own client id alone, thrown off by a new one, and by its removal."""
     one, two = IDS[:2]
-    async with keeper(broker, **{one: 1}) as logins:
-        await until(lambda: not logins.why and logs_in(broker.board_port, one, f"{one}-1"))
+    async with keeper(broker, **{one: 1}) as (logins, kept):
+        await until(lambda: not kept.why and logs_in(broker.board_port, one, f"{one}-1"))
         assert not logs_in(broker.board_port, one, "wrong")
         with Login(broker.board_port, one, f"{one}-1") as login:
             logins.admit(two, 1)
@@ -216,8 +218,8 @@ async def test_broken_off_anywhere_it_ends_right(broker: Broker) -> None:
         broker.kill()
     mend(broker, copied)
     broker.start()
-    async with keeper(broker, **changed) as logins:
-        await until(lambda: not logins.why)
+    async with keeper(broker, **changed) as (logins, kept):
+        await until(lambda: not kept.why)
         broker.kill()
         broker.start()
         logins.admit("b0000149", 3)
@@ -231,8 +233,9 @@ async def test_broken_off_anywhere_it_ends_right(broker: Broker) -> None:
 @looped
 async def test_who_has_only_the_claim_asks_and_throws_nobody_off(broker: Broker) -> None:
     """With a claim its user is let in under its own client id alone, may ask and hear answers, and nothing else."""
-    made = DynamicLogins(settings(broker), lambda board, _: board, lambda *_: None, lambda: True, "claimed")
-    made.admit(IDS[0], 1)
+    logins = Logins(lambda board, _: board, "claimed")
+    logins.admit(IDS[0], 1)
+    made = DynamicLogins(settings(broker), logins, lambda *_: None)
     task = asyncio.create_task(made.run())
     try:
         await until(lambda: not made.why)
@@ -270,8 +273,9 @@ async def test_a_broker_that_answers_anything_is_told(data: object) -> None:
 async def test_one_replica_keeps_the_logins(broker: Broker) -> None:
     """Who is not to keep them changes nothing and is well; when it is its turn it brings them in step at once."""
     turn = [False]
-    made = DynamicLogins(settings(broker), lambda board, _: board, lambda *_: None, lambda: turn[0])
-    made.admit(IDS[0], 1)
+    logins = Logins(lambda board, _: board)
+    logins.admit(IDS[0], 1)
+    made = DynamicLogins(settings(broker), logins, lambda *_: None, lambda: turn[0])
     task = asyncio.create_task(made.run())
     try:
         await until(lambda: not made.why)
@@ -280,8 +284,8 @@ async def test_one_replica_keeps_the_logins(broker: Broker) -> None:
         made.again()
         await until(lambda: logs_in(broker.board_port, IDS[0], IDS[0]), 4)
         turn[0] = False
-        made.admit(IDS[0], 0)
-        await until(lambda: not made._changed.is_set())
+        logins.admit(IDS[0], 0)
+        await until(lambda: not logins.changed.is_set())
         assert logs_in(broker.board_port, IDS[0], IDS[0]), "it is another's to take away"
     finally:
         task.cancel()
@@ -292,8 +296,8 @@ async def test_one_replica_keeps_the_logins(broker: Broker) -> None:
 async def test_a_file_that_a_power_cut_has_spoilt_is_made_anew(broker: Broker) -> None:
     """mosquitto 2.0.11 writes its file in place. Empty, it is replaced by the first copy, and the bridge fills it."""
     copied = broker.dynamic_file.read_bytes()
-    async with keeper(broker, **{IDS[0]: 1}) as logins:
-        await until(lambda: not logins.why)
+    async with keeper(broker, **{IDS[0]: 1}) as (_, kept):
+        await until(lambda: not kept.why)
         broker.kill()
         broker.dynamic_file.write_text("")
         mend(broker, copied)
@@ -328,8 +332,8 @@ async def test_a_broker_without_the_plugin_is_told(broker_programs: brokers.Prog
     patch.setattr("boardlet_bridge.mqtt.dynamic_security.ANSWER_S", 0.5)
     try:
         with made:
-            async with keeper(made, **{IDS[0]: 1}) as logins:
-                await until(lambda: "mosquitto_dynamic_security.so" in logins.why)
+            async with keeper(made, **{IDS[0]: 1}) as (_, kept):
+                await until(lambda: "mosquitto_dynamic_security.so" in kept.why)
             (tmp_path / "password").write_text("wrong\n")
             with pytest.raises(ConnectionEnded, match="refuses the bridge"):
                 await read(made)
@@ -341,8 +345,8 @@ async def test_a_broker_without_the_plugin_is_told(broker_programs: brokers.Prog
 async def test_a_board_may_use_its_own_topics_alone(broker: Broker) -> None:
     """What a board publishes elsewhere reaches nobody, its foreign subscriptions and client ids are refused."""
     one, two = IDS[:2]
-    async with keeper(broker, **{one: 1, two: 1}) as logins:
-        await until(lambda: not logins.why)
+    async with keeper(broker, **{one: 1, two: 1}) as (_, kept):
+        await until(lambda: not kept.why)
     heard: list[str] = []
     granted: list[bool] = []
     bridge = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="listener")
@@ -385,9 +389,9 @@ async def test_a_fleet_is_let_in_and_changed(broker: Broker) -> None:
     count = int(os.environ.get("BOARDLET_LOGINS", "100"))
     fleet = {f"b{n:07d}": 1 for n in range(count)}
     last, clock = list(fleet)[-1], time.monotonic
-    async with keeper(broker, **fleet) as logins:
+    async with keeper(broker, **fleet) as (logins, kept):
         began = clock()
-        await until(lambda: not logins.why, 600)
+        await until(lambda: not kept.why, 600)
         filled = clock() - began
         taken = []
         for number in range(2, 7):
@@ -396,9 +400,9 @@ async def test_a_fleet_is_let_in_and_changed(broker: Broker) -> None:
             await until(lambda n=number: logs_in(broker.board_port, last, f"{last}-{n}"))  # type: ignore[misc]
             taken.append(clock() - began)
     cpu = cpu_s(broker.process)
-    async with keeper(broker, **{**fleet, last: 6}) as logins:
+    async with keeper(broker, **{**fleet, last: 6}) as (_, kept):
         began = clock()
-        await until(lambda: not logins.why, 60)
+        await until(lambda: not kept.why, 60)
         found = clock() - began
     size = broker.dynamic_file.stat().st_size
     print(

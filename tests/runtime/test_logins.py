@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from boardlet_bridge.runtime import credential
 from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
+from boardlet_bridge.runtime.login import Logins
 
 
 def test_one_replica_keeps_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,15 +16,12 @@ def test_one_replica_keeps_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(credential, "AGAIN_S", 0.05)
     users = tmp_path / "users"
     keeps: list[bool | None] = [False]
-    made = Credentials(
-        CredentialSettings(users, None, None, "boardlet-bridge", None),
-        lambda board_id, number: f"{board_id}{number}",
-        lambda: keeps[0],
-    )
+    logins = Logins(lambda board_id, number: f"{board_id}{number}")
+    made = Credentials(CredentialSettings(users, None, None, "boardlet-bridge", None), logins, lambda: keeps[0])
 
     async def run() -> None:
         task = asyncio.create_task(made.run())
-        made.admit("board0001", 1)
+        logins.admit("board0001", 1)
         await asyncio.sleep(3 * credential.COALESCE_S)  # time in which it could have written
         assert not users.exists()
         keeps[0] = None

@@ -8,14 +8,15 @@ one keeps the files, for the boards of all: the one that holds bucket 00.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from boardlet_bridge.mqtt.credential import CLAIM_USER, UsersFile, hang_up, write_acl, write_keys
+from boardlet_bridge.mqtt.credential import UsersFile, hang_up, write_acl, write_keys
+from boardlet_bridge.runtime.login import Logins
 
 COALESCE_S: Final = 0.05
 # At every signal mosquitto hashes the password of each connected client anew: 10,000 of them hold it up for 0.3 s. So
@@ -38,8 +39,6 @@ class CredentialSettings:
     bridge_user: str
     password_file: Path | None
     psk_file: Path | None = None
-    claim_password: str = field(default="", repr=False)
-    """With it a board that has only the site's claim may ask to be enrolled; "": none may."""
 
     @property
     def on(self) -> bool:
@@ -47,7 +46,7 @@ class CredentialSettings:
 
 
 class Credentials:
-    """Lets boards in by the number of their key; `password` gives the password that follows from id and number.
+    """Brings the logins into the files, and has the broker read them.
 
     `keeps` says whether the files are this replica's to keep: True, False, None for that it is not sure now.
     """
@@ -55,26 +54,17 @@ class Credentials:
     def __init__(
         self,
         settings: CredentialSettings,
-        password: Callable[[str, int], str],
+        logins: Logins,
         keeps: Callable[[], bool | None] = lambda: True,
     ) -> None:
         self._settings = settings
-        self._password = password
+        self._logins = logins
         self._keeps = keeps
-        self._numbers: dict[str, int] = {}
         self._users = UsersFile(settings.users_file) if settings.users_file else None
-        self._changed = asyncio.Event()
+        self._changed = logins.changed
         self._told = False  # since this process started, or since the last change
         self._foreign: frozenset[str] = frozenset()
         self.why = NOT_YET
-
-    def admit(self, board_id: str, number: int) -> None:
-        """Let the board in with the password of this key number; with 0 do not."""
-        if number:
-            self._numbers[board_id] = number
-        elif self._numbers.pop(board_id, None) is None:
-            return
-        self._changed.set()
 
     def again(self) -> None:
         """Look at the files now: they may be ours to keep, which somebody else did."""
@@ -101,12 +91,11 @@ class Credentials:
                     self._told = False
                 continue
             await self._keep()
-            await asyncio.sleep(LEAST_GAP_S + GAP_A_LOGIN_S * len(self._numbers))
+            await asyncio.sleep(LEAST_GAP_S + GAP_A_LOGIN_S * len(self._logins))
 
     async def _keep(self) -> None:
-        numbers = dict(self._numbers)
         try:
-            self._told = await asyncio.to_thread(self._write, numbers, self._told)
+            self._told = await asyncio.to_thread(self._write, self._told)
         except OSError as error:
             self._told = False
             if str(error) != self.why:
@@ -118,12 +107,10 @@ class Credentials:
         self.why = ""
         self._say_foreign()
 
-    def _write(self, numbers: Mapping[str, int], told: bool) -> bool:
+    def _write(self, told: bool) -> bool:
         # In a thread: a fleet's first file takes seconds.
         settings, changed = self._settings, False
-        logins = {board_id: self._password(board_id, number) for board_id, number in numbers.items()}
-        if settings.claim_password:
-            logins[CLAIM_USER] = settings.claim_password
+        boards, logins = len(self._logins), self._logins.passwords()
         if settings.psk_file:
             changed |= write_keys(settings.psk_file, logins)
         if self._users is not None:
@@ -131,9 +118,9 @@ class Credentials:
                 logins[settings.bridge_user] = settings.password_file.read_text().strip()
             changed |= self._users.write(logins)
         if settings.acl_file:
-            changed |= write_acl(settings.acl_file, settings.bridge_user, bool(settings.claim_password))
+            changed |= write_acl(settings.acl_file, settings.bridge_user, self._logins.claimable)
         if changed:
-            log.info("wrote the broker's credentials", boards=len(numbers))
+            log.info("wrote the broker's credentials", boards=boards)
         if told and not changed:
             return True
         return settings.pid_file is None or hang_up(settings.pid_file)

@@ -16,10 +16,10 @@ from typing import Final
 
 import structlog
 
-from boardlet_bridge.mqtt.credential import CLAIM_USER
 from boardlet_bridge.mqtt.dynamic_security import ControlChannel, ControlRefused, State, batches, changes
 from boardlet_bridge.mqtt.session import MqttSettings
 from boardlet_bridge.mqtt.transport import ConnectionEnded
+from boardlet_bridge.runtime.login import Logins
 
 COALESCE_S: Final = 0.05
 FIRST_PAUSE_S: Final = 0.2
@@ -31,38 +31,26 @@ log = structlog.get_logger("credentials")
 
 
 class DynamicLogins:
-    """Lets boards in by the number of their key; `password` gives the password that follows from id and number.
+    """Brings the logins to the broker.
 
-    `keeps` says whether the logins are this replica's to keep: True, False, None for that it is not sure now. With a
-    password for the site's claim a board that has nothing else may ask to be enrolled.
+    `keeps` says whether they are this replica's to keep: True, False, None for that it is not sure now.
     """
 
     def __init__(
         self,
         settings: MqttSettings,
-        password: Callable[[str, int], str],
+        logins: Logins,
         warn: Callable[[str, str], None],
         keeps: Callable[[], bool | None] = lambda: True,
-        claim_password: str = "",
     ) -> None:
         self._settings = settings
-        self._password = password
+        self._logins = logins
         self._warn = warn
         self._keeps = keeps
-        self._claim_password = claim_password
-        self._numbers: dict[str, int] = {}
-        self._changed = asyncio.Event()
+        self._changed = logins.changed
         self._foreign: frozenset[str] = frozenset()
         self._client_id = f"boardlet-bridge-logins-{secrets.token_hex(4)}"
         self.why = "has not asked the broker yet"
-
-    def admit(self, board_id: str, number: int) -> None:
-        """Let the board in with the password of this key number; with 0 do not."""
-        if number:
-            self._numbers[board_id] = number
-        elif self._numbers.pop(board_id, None) is None:
-            return
-        self._changed.set()
 
     def again(self) -> None:
         """Look at the logins now: they may be ours to keep, which somebody else did."""
@@ -111,9 +99,7 @@ class DynamicLogins:
                 await asyncio.sleep(COALESCE_S)
 
     async def _bring(self, channel: ControlChannel, state: State) -> None:
-        logins = {board_id: self._password(board_id, number) for board_id, number in self._numbers.items()}
-        if self._claim_password:
-            logins[CLAIM_USER] = self._claim_password
+        logins = self._logins.passwords()
         self._say_foreign(frozenset(state.foreign(logins)))
         for batch in batches(changes(state, logins, str(self._settings.user))):
             await channel.run(batch, state)

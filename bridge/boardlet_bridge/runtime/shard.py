@@ -2,8 +2,8 @@
 
 Rendezvous hashing: each bucket has a score for each replica, and the highest serves. Who comes takes only what it wins,
 who goes leaves only what it had. Replicas learn of each other at different moments, so each publishes the view that it
-acts by (runtime/lease.py), gives up what it loses by a view before it publishes it, and takes a bucket only when no
-other replica's published view still gives that bucket to its publisher.
+acts by (runtime/membership.py), gives up what it loses by a view before it publishes it, and takes a bucket only when
+no other replica's published view still gives that bucket to its publisher.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
 from boardlet_bridge.runtime.dynamic_security import DynamicLogins
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.health import Health
+from boardlet_bridge.runtime.login import Logins
 from boardlet_bridge.runtime.metrics import Metrics
 from boardlet_bridge.runtime.replica import Replica
 from boardlet_bridge.runtime.settings import Settings
@@ -59,22 +60,21 @@ class Bridge:
         self.enrollments = self._enrollments(ring)
         requests = self.enrollments.request if self.enrollments else None
         self.session = MqttSession(_mqtt(settings), self.engine, self._strange, requests, self.replica.may_send)
-        self.credentials = self._credentials(ring)
+        self.logins = Logins(ring.broker_password, self.enrollments.keys.password if self.enrollments else "")
+        self.credentials = self._credentials()
         self.waiting = "has not been asked yet"
         self._named: set[str] = set()
 
-    def _credentials(self, ring: KeyRing) -> Credentials | DynamicLogins | None:
-        settings, claim = self.settings, self.enrollments.keys.password if self.enrollments else ""
-        files = _credentials(settings, claim)
+    def _credentials(self) -> Credentials | DynamicLogins | None:
+        settings, files = self.settings, _credentials(self.settings)
         if settings.broker_logins != "files" and (files.on or files.pid_file):
             raise ConfigurationError(
                 f"broker_logins {settings.broker_logins}: leave out broker_users_file, broker_acl_file, "
                 "broker_psk_file and broker_pid_file, which are of no use with it"
             )
         if settings.broker_logins == "dynamic-security":
-            warn = self.engine.on_warning
-            return DynamicLogins(_mqtt(settings), ring.broker_password, warn, self.replica.keeps, claim)
-        return Credentials(files, ring.broker_password, self.replica.keeps) if files.on else None
+            return DynamicLogins(_mqtt(settings), self.logins, self.engine.on_warning, self.replica.keeps)
+        return Credentials(files, self.logins, self.replica.keeps) if files.on else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; raises ConfigurationError."""
@@ -190,7 +190,7 @@ class Bridge:
 
     def admit(self, board_id: str, number: int) -> None:
         if self.credentials is not None:
-            self.credentials.admit(board_id, number)
+            self.logins.admit(board_id, number)
 
     def sure(self) -> bool:
         return self.replica.fence.sure
@@ -299,7 +299,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _credentials(settings: Settings, claim_password: str) -> CredentialSettings:
+def _credentials(settings: Settings) -> CredentialSettings:
     return CredentialSettings(
         users_file=settings.broker_users_file,
         acl_file=settings.broker_acl_file,
@@ -307,7 +307,6 @@ def _credentials(settings: Settings, claim_password: str) -> CredentialSettings:
         pid_file=settings.broker_pid_file,
         bridge_user=settings.broker_user,
         password_file=settings.broker_password_file,
-        claim_password=claim_password,
     )
 
 
