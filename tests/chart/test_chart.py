@@ -28,6 +28,17 @@ def one(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> di
     return found[0]
 
 
+def bridge(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """The Deployment that the bridge is in."""
+    return one(objects, "Deployment", "boardlet-bridge")
+
+
+def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All pods of the chart, by the name of what makes them."""
+    made = {o["metadata"]["name"]: o["spec"]["template"]["spec"] for o in objects if o["kind"] == "Deployment"}
+    return made | {"test": one(objects, "Pod")["spec"]}
+
+
 @pytest.fixture
 def restricted(cluster: Cluster) -> Cluster:
     """A namespace in which the API server admits only pods of the Pod Security profile restricted."""
@@ -56,9 +67,7 @@ def test_the_api_server_takes_it(helm: Any, restricted: Cluster, values: Path) -
 def test_its_pods_are_restricted(helm: Any, restricted: Cluster, values: Path) -> None:
     """Where Pod Security enforces `restricted` the API server admits the pods, and no pod that may escalate."""
     objects = helm.render("-f", values, namespace=restricted.namespace)
-    template = one(objects, "Deployment")["spec"]["template"]
-    specs = {"bridge": template["spec"], "test": one(objects, "Pod")["spec"]}
-    for name, spec in specs.items():
+    for name, spec in pods(objects).items():
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
         restricted.run("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pod))
         spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
@@ -68,39 +77,40 @@ def test_its_pods_are_restricted(helm: Any, restricted: Cluster, values: Path) -
 
 @EACH
 def test_every_container_has_the_least(helm: Any, values: Path) -> None:
-    """Root is read-only, the account's token is the bridge's alone, the two containers are two users."""
-    pod = one(helm.render("-f", values), "Deployment")["spec"]["template"]["spec"]
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["enableServiceLinks"] is False
-    assert not pod.get("shareProcessNamespace")
-    mounts = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in pod["containers"]}
-    for container in pod["containers"]:
+    """Root is read-only, the account's token is the bridge's alone, bridge and broker are two users."""
+    made = pods(helm.render("-f", values))
+    made.pop("test")
+    for pod in made.values():
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert not pod.get("shareProcessNamespace")
+    containers = {c["name"]: (c, pod) for pod in made.values() for c in pod["containers"]}
+    for container, _ in containers.values():
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["resources"]["limits"]["memory"]
+    mounts = {name: {m["name"] for m in container["volumeMounts"]} for name, (container, _) in containers.items()}
     assert {"site", "account"} <= mounts["bridge"]
     if "broker" in mounts:
         assert not {"site", "account"} & mounts["broker"]
-        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        volumes = {volume["name"]: volume for volume in containers["broker"][1]["volumes"]}
         shown = [volumes[name]["secret"] for name in mounts["broker"] if "secret" in volumes[name]]
         assert "root.key" not in str(shown)
-        users = [c["securityContext"]["runAsUser"] for c in pod["containers"]]
+        users = [container["securityContext"]["runAsUser"] for container, _ in containers.values()]
         assert len(set(users)) == 2
 
 
 @EACH
 def test_a_group_comes_with_a_user(helm: Any, values: Path) -> None:
     """No pod names a group without a user: containerd makes no sandbox of such a pod."""
-    objects = helm.render("-f", values)
-    for spec in (one(objects, "Deployment")["spec"]["template"]["spec"], one(objects, "Pod")["spec"]):
+    for spec in pods(helm.render("-f", values)).values():
         assert {"runAsUser", "runAsGroup"} <= set(spec["securityContext"])
 
 
 @EACH
 def test_its_settings_are_settings(helm: Any, values: Path) -> None:
     """Every variable that the chart sets is a setting of the bridge, and the whole is one that it would start with."""
-    pod = one(helm.render("-f", values), "Deployment")["spec"]["template"]["spec"]
-    bridge = next(c for c in pod["containers"] if c["name"] == "bridge")
-    env = {e["name"].removeprefix("BOARDLET_").lower(): e["value"] for e in bridge["env"]}
+    (container, *_) = bridge(helm.render("-f", values))["spec"]["template"]["spec"]["containers"]
+    env = {e["name"].removeprefix("BOARDLET_").lower(): e["value"] for e in container["env"]}
     assert set(env) <= set(Settings.model_fields)
     Settings.model_validate(env)
 
@@ -110,7 +120,7 @@ def test_a_large_number_is_a_number(helm: Any, tmp_path: Path) -> None:
     numbers = {"enrollment_claim_number": 20261125, "status_burst": 200, "status_writes_per_s": 0.5, "broker_tls": True}
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump({"settings": numbers}))
-    pod = one(helm.render("-f", path), "Deployment")["spec"]["template"]["spec"]
+    pod = bridge(helm.render("-f", path))["spec"]["template"]["spec"]
     env = {e["name"].removeprefix("BOARDLET_").lower(): e["value"] for e in pod["containers"][0]["env"]}
     made = Settings.model_validate(env)
     assert {name: getattr(made, name) for name in numbers} == numbers
@@ -135,7 +145,7 @@ def test_the_node_port_is_one_that_boards_have(helm: Any, tmp_path: Path, values
 
 def test_the_bridge_may_reach_the_api_servers_of_small_clusters(helm: Any) -> None:
     """The policy sees the address behind the Service: 6443 of k3s and kubeadm, 8443 of minikube, 16443 of MicroK8s."""
-    egress = one(helm.render(), "NetworkPolicy")["spec"]["egress"]
+    egress = one(helm.render(), "NetworkPolicy", "boardlet-bridge")["spec"]["egress"]
     assert {443, 6443, 8443, 16443} <= {port["port"] for rule in egress for port in rule["ports"]}
 
 
@@ -145,13 +155,14 @@ def test_the_bridge_may_reach_the_api_servers_of_small_clusters(helm: Any) -> No
         (
             [],
             ["> root.key)", "boardlet-broker", "samples/greenhouse.yaml\n", "--wifi-password-file wifi\n"],
-            ["password k7"],
+            ["password k7", "ownPod"],
         ),
+        (["broker.ownPod=false"], ["broker.ownPod=true they do not.\nBoards reach the broker at:"], ["password k7"]),
         (["namespaces={north,south}"], ["greenhouse.yaml -n north", "--namespace north"], ["south"]),
         (
             ["secrets.existing=mine", "broker.external.host=mqtt"],
             ["secret mine", "> root.key)", "password k7"],
-            ["boardlet-broker"],
+            ["boardlet-broker", "ownPod"],
         ),
         (["broker.external.host=mqtt", "settings.broker_logins=dynamic-security"], ["> root.key)"], ["password k7"]),
         (["metrics.serviceMonitor.enabled=true"], ["networkPolicy.metricsFrom", "> root.key)"], []),
@@ -230,6 +241,7 @@ def test_another_release_has_rights_of_its_own(helm: Any) -> None:
         ({"namespaces": ["North Site"]}, "namespaces"),
         ({"bridge": {"replicas": 2}}, "broker.external.host"),
         ({"bridge": {"replicas": 0}}, "replicas"),
+        ({"broker": {"persistence": {"enabled": False}}}, "broker.ownPod=false"),
     ],
 )
 def test_wrong_values_are_refused(helm: Any, tmp_path: Path, values: dict[str, Any], said: str) -> None:
@@ -243,7 +255,7 @@ def test_wrong_values_are_refused(helm: Any, tmp_path: Path, values: dict[str, A
 
 def test_replicas_are_replaced_one_by_one(helm: Any) -> None:
     """One bridge ends before the next begins; several share the boards of one broker, and go and come in turn."""
-    one_bridge = one(helm.render(), "Deployment")["spec"]
+    one_bridge = bridge(helm.render())["spec"]
     assert (one_bridge["replicas"], one_bridge["strategy"]["type"]) == (1, "Recreate")
     many = helm.render("--set", "bridge.replicas=3,broker.external.host=mqtt.example.com")
     several = one(many, "Deployment")["spec"]

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ CHART = ROOT / "bridge/chart"
 BOARDS = {"g1": "k7m2q9xa", "g2": "p4w8z1vc"}
 LED = 2
 NODE_PORT = 31883
+BROKER = "boardlet-broker"
 WAIT_S = 90.0
 HELM_S = 240
 EDITOR = "sed -i 's/led: true/led: false/'"
@@ -58,8 +60,8 @@ class Site:
         assert not check or done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
 
-    def install(self, verb: str, *more: str) -> None:
-        """Install or upgrade, and wait until the pod is ready."""
+    def install(self, verb: str, *more: str, chart: Path = CHART) -> None:
+        """Install or upgrade, and wait until the pods are ready."""
         values = {
             "image.repository": self.images["bridge"].rpartition(":")[0],
             "image.tag": self.images["bridge"].rpartition(":")[2],
@@ -69,17 +71,23 @@ class Site:
             "broker.service.nodePort": str(NODE_PORT),
         }
         settings = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
-        self.helm(verb, "boardlet", CHART, *settings, *more, "--wait", "--timeout=180s")
+        self.helm(verb, "boardlet", chart, *settings, *more, "--wait", "--timeout=180s")
 
-    def pod(self) -> dict[str, Any]:
-        """The bridge's one pod."""
-        found = json.loads(self.system.run("get", "pods", "-l", "app.kubernetes.io/name=boardlet", "-o", "json").stdout)
-        (pod,) = found["items"]
+    def pod(self, name: str = "boardlet") -> dict[str, Any]:
+        """The one pod of the bridge, or of what else has this name."""
+        selector = f"app.kubernetes.io/name={name}"
+        (pod,) = json.loads(self.system.run("get", "pods", "-l", selector, "-o", "json").stdout)["items"]
         made: dict[str, Any] = pod
         return made
 
-    def restarts(self) -> dict[str, int]:
-        return {c["name"]: c["restartCount"] for c in self.pod()["status"]["containerStatuses"]}
+    def pods(self) -> dict[str, tuple[str, int]]:
+        """Each container's pod, and how often it was restarted there."""
+        pods = (self.pod(), self.pod(BROKER))
+        return {
+            c["name"]: (pod["metadata"]["uid"], c["restartCount"])
+            for pod in pods
+            for c in pod["status"]["containerStatuses"]
+        }
 
     def bridge_process(self) -> int:
         """The number of the bridge's process, as this machine sees it."""
@@ -95,6 +103,24 @@ class Site:
         self.cluster.run("patch", "board", name, "--type=merge", "-p", patch)
         return int(self.cluster.get("board", name)["metadata"]["generation"])
 
+    def edit_meanwhile(self, replace: Callable[[], object], name: str, led: bool) -> int:
+        """Have the bridge's pod replaced, and patch a Board when there is none; returns its generation."""
+        pod = self.pod()["metadata"]["name"]
+        with ThreadPoolExecutor(1) as pool:
+            replaced = pool.submit(replace)
+            self.system.run("wait", "--for=delete", f"pod/{pod}", "--timeout=60s")
+            generation = self.edit(name, led)
+            replaced.result()
+        return generation
+
+    def since(self, name: str, condition: str) -> tuple[str, str]:
+        """What a condition of a Board says, and since when."""
+        conditions = {c["type"]: c for c in self.cluster.get("board", name)["status"]["conditions"]}
+        return conditions[condition]["status"], conditions[condition]["lastTransitionTime"]
+
+    def env(self) -> dict[str, str]:
+        return {e["name"]: e["value"] for e in self.pod()["spec"]["containers"][0]["env"]}
+
     def synced(self, name: str, generation: int, led: bool) -> None:
         """Wait until the board itself has said that it runs this generation; its pin says the same."""
 
@@ -107,8 +133,11 @@ class Site:
 
     def connects(self, beginning: str) -> int:
         """How often the broker let in a board whose id begins so, by its log on the node: no cluster is asked."""
-        logs = (self.node.folder / "pod-logs").glob(f"{SYSTEM}_boardlet-bridge-*/broker/*.log")
+        logs = (self.node.folder / "pod-logs").glob(f"{SYSTEM}_{BROKER}-*/broker/*.log")
         return sum(f" as {beginning}" in line for log in logs for line in log.read_text().splitlines())
+
+    def all_connects(self) -> dict[str, int]:
+        return {name: self.connects(board_id) for name, board_id in BOARDS.items()}
 
 
 @contextmanager
@@ -170,9 +199,9 @@ def volume(node: nodes.Node, number: int) -> str:
 @pytest.mark.timeout(900)
 def test_installed_and_boards_outside_are_ready(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
     """One `helm install --wait`; then boards that reach the node alone are Ready through the broker's Service."""
-    with told("helm install --wait, the pod Ready"):
+    with told("helm install --wait, the pods Ready"):
         site.install("install", "--create-namespace")
-    assert all(c["ready"] for c in site.pod()["status"]["containerStatuses"])
+    assert all(c["ready"] for name in ("boardlet", BROKER) for c in site.pod(name)["status"]["containerStatuses"])
     root = bytes.fromhex(base64.b64decode(site.system.get("secret", "boardlet-site")["data"]["root.key"]).decode())
     site.cluster.run("apply", "-f", str(ROOT / "crds/samples/greenhouse.yaml"))
     for name, board_id in BOARDS.items():
@@ -210,25 +239,31 @@ def test_helm_test_runs_the_main_job_and_leaves_nothing(site: Site) -> None:
 
 
 def test_a_killed_pod_comes_back(site: Site) -> None:
-    """A pod that is deleted at once, and a bridge whose process is killed: all edits of the meantime arrive."""
-    before = site.pod()["metadata"]["uid"]
-    with told("pod deleted without grace, an edit, its board Ready at it"):
-        site.system.run("delete", "pod", site.pod()["metadata"]["name"], "--grace-period=0", "--force")
-        site.synced("g1", site.edit("g1", led=True), led=True)
-    assert site.pod()["metadata"]["uid"] != before
-    restarts = site.restarts()
+    """Pods that are deleted at once, and a bridge whose process is killed: all edits of the meantime arrive."""
+    for name in ("boardlet", BROKER):
+        before = site.pods()
+        pod = site.pod(name)["metadata"]["name"]
+        with told(f"pod {pod.rsplit('-', 2)[0]} deleted without grace, an edit, its board Ready at it"):
+            site.system.run("delete", "pod", pod, "--grace-period=0", "--force")
+            led = name == "boardlet"
+            site.synced("g1", site.edit("g1", led=led), led=led)
+        changed = {which for which, was in before.items() if site.pods()[which] != was}
+        assert changed == {"bridge" if name == "boardlet" else "broker"}
+    site.synced("g1", site.edit("g1", led=True), led=True)
+    before = site.pods()
     pod = site.pod()["metadata"]["name"]
     with told("the bridge's process killed, an edit, its board Ready at it"):
         os.kill(site.bridge_process(), signal.SIGKILL)
         site.synced("g2", site.edit("g2", led=False), led=False)
     site.system.run("wait", "--for=condition=Ready", f"pod/{pod}", "--timeout=60s")
-    assert site.restarts() == {**restarts, "bridge": restarts["bridge"] + 1}
+    uid, restarts = before["bridge"]
+    assert site.pods() == {**before, "bridge": (uid, restarts + 1)}
 
 
 @pytest.mark.timeout(300)
 def test_the_site_goes_on_without_its_control_plane(site: Site) -> None:
     """The cable to the control plane is pulled: boards keep their broker, power cuts too; healed, all edits arrive."""
-    pod, restarts = site.pod()["metadata"]["uid"], site.restarts()
+    before = site.pods()
     site.node.cut()
     try:
         generations = {name: site.edit(name, led=name == "g2") for name in BOARDS}
@@ -246,22 +281,53 @@ def test_the_site_goes_on_without_its_control_plane(site: Site) -> None:
         for name, generation in generations.items():
             site.synced(name, generation, led=name == "g2")
     site.system.run("wait", "--for=condition=Ready", f"pod/{site.pod()['metadata']['name']}", "--timeout=90s")
-    assert (site.pod()["metadata"]["uid"], site.restarts()) == (pod, restarts)
+    assert site.pods() == before
 
 
 @pytest.mark.timeout(400)
-def test_upgraded_and_rolled_back(site: Site) -> None:
-    """After an upgrade and a rollback each board is Ready again at its newest edit, without anyone's help."""
-    with told("helm upgrade --wait, and a board Ready at an edit after it"):
-        site.install("upgrade", "--set", "settings.log_level=debug")
-        site.synced("g1", site.edit("g1", led=True), led=True)
-    env = {e["name"]: e["value"] for e in site.pod()["spec"]["containers"][0]["env"]}
-    assert env["BOARDLET_LOG_LEVEL"] == "debug"
-    with told("helm rollback --wait, and a board Ready at an edit after it"):
-        site.helm("rollback", "boardlet", "1", "--wait", "--timeout=180s")
-        site.synced("g2", site.edit("g2", led=False), led=False)
-    env = {e["name"]: e["value"] for e in site.pod()["spec"]["containers"][0]["env"]}
-    assert "BOARDLET_LOG_LEVEL" not in env
+def test_upgraded_and_rolled_back(site: Site, tmp_path: Path) -> None:
+    """Through an upgrade to another chart and image, and a rollback, boards stay connected and their statuses true.
+
+    The broker's pod is the same and lets nobody in anew, conditions of boards that nobody edits are not touched, and
+    one that is edited while there is no bridge is Ready at that.
+    """
+    before, let_in = site.pods(), site.all_connects()
+    connected, ready = {name: site.since(name, "Connected") for name in BOARDS}, site.since("g2", "Ready")
+    site.helm("package", CHART, "-d", tmp_path, "--version", "0.2.0", "--app-version", "0.2.0")
+    newer = tmp_path / "boardlet-0.2.0.tgz"
+
+    def undisturbed() -> bool:
+        same = {name: site.since(name, "Connected") for name in BOARDS} == connected
+        return same and (site.pods()["broker"], site.all_connects()) == (before["broker"], let_in)
+
+    with told("helm upgrade --wait, and a board Ready at an edit from before the new pod was there"):
+        debug = ("--set", "settings.log_level=debug")
+        generation = site.edit_meanwhile(lambda: site.install("upgrade", *debug, chart=newer), "g1", led=False)
+        site.synced("g1", generation, led=False)
+    assert site.pod()["metadata"]["labels"]["helm.sh/chart"] == "boardlet-0.2.0"
+    assert site.env()["BOARDLET_LOG_LEVEL"] == "debug"
+    assert undisturbed()
+    with told("helm rollback --wait, likewise"):
+        back = ("rollback", "boardlet", "1", "--wait", "--timeout=180s")
+        site.synced("g1", site.edit_meanwhile(lambda: site.helm(*back), "g1", led=True), led=True)
+    assert "BOARDLET_LOG_LEVEL" not in site.env()
+    assert undisturbed()
+    assert site.since("g2", "Ready") == ready
+    assert site.pods()["bridge"] != before["bridge"]
+
+
+@pytest.mark.timeout(400)
+def test_from_one_pod_to_two_and_back(site: Site) -> None:
+    """A site with one pod of both, as earlier charts made it, goes over to two on the same volume; logins are kept."""
+    with told("helm upgrade --wait to one pod, and a board Ready at an edit after it"):
+        site.install("upgrade", "--set", "broker.ownPod=false")
+        site.synced("g1", site.edit("g1", led=False), led=False)
+    assert {c["name"] for c in site.pod()["status"]["containerStatuses"]} == {"bridge", "broker"}
+    with told("helm upgrade --wait to two pods, likewise"):
+        site.install("upgrade")
+        for name in BOARDS:
+            site.synced(name, site.edit(name, led=name == "g1"), led=name == "g1")
+    assert set(site.pods()) == {"bridge", "broker"}
 
 
 @pytest.mark.timeout(400)
@@ -269,7 +335,7 @@ def test_uninstalled_and_installed_again(site: Site) -> None:
     """Uninstalled, Boards and root key stay and boards work on; installed again, both are Ready without flashing."""
     with told("helm uninstall --wait"):
         site.helm("uninstall", "boardlet", "--wait", "--timeout=120s")
-    site.system.run("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=boardlet", "--timeout=60s")
+    site.system.run("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/instance=boardlet", "--timeout=60s")
     assert site.system.run("get", "pods,services,deployments", "-o", "name").stdout == ""
     assert [board.pin(LED) for board in site.boards.values()] == [1, 0]
     uids = {name: site.cluster.get("board", name)["metadata"]["uid"] for name in BOARDS}

@@ -1,7 +1,7 @@
-"""The pod of the chart, container by container: arguments, variables, files and security settings as Helm renders them.
+"""The pods of the chart, container by container: arguments, variables, files, security settings as Helm renders them.
 
 There is no kubelet here: podman gives each container what the manifest says. One thing differs: they are in the host's
-network, so the ports are moved to free ones.
+network, so the ports are moved to free ones, and no Service leads there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KEY_NUMBER = 1
 
 @dataclass
 class Pod:
-    """The containers of a rendered Deployment, with their volumes in a folder."""
+    """The containers of the rendered Deployments, with their volumes in a folder; one that both have is one."""
 
     engine: Any
     folder: Path
@@ -48,7 +48,10 @@ class Pod:
 
     @property
     def spec(self) -> dict[str, Any]:
-        return next(o for o in self.objects if o["kind"] == "Deployment")["spec"]["template"]["spec"]
+        specs = [o["spec"]["template"]["spec"] for o in self.objects if o["kind"] == "Deployment"]
+        volumes = {volume["name"]: volume for spec in specs for volume in spec["volumes"]}
+        containers = [container for spec in specs for container in spec["containers"]]
+        return {**specs[0], "containers": containers, "volumes": [*volumes.values()]}
 
     def volume(self, name: str) -> Path:
         return self.folder / "volumes" / name
@@ -129,7 +132,7 @@ def pod(
         if o
     ]
     server = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(plane.port)}
-    moved = {"BOARDLET_BROKER_PORT": str(own), "BOARDLET_HTTP_PORT": str(http)}
+    moved = {"BOARDLET_BROKER_HOST": "127.0.0.1", "BOARDLET_BROKER_PORT": str(own), "BOARDLET_HTTP_PORT": str(http)}
     made = Pod(engine, tmp_path, objects, {"bridge": image, "broker": broker_image}, server | moved)
     made.port = port
     token = cluster.run("create", "token", ACCOUNT, "-n", SYSTEM).stdout.strip()
