@@ -92,6 +92,8 @@ class Agent:
                 self.renew(now)
             if not self.asleep:
                 self.speak(now)
+            if link.state:
+                link.flush(now)
             if twin.sleep_ms:
                 self.rest(now)
         except OSError as e:

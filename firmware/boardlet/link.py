@@ -178,8 +178,8 @@ class Link(MQTTClient):
             return True
 
     def step(self, now):
-        # Reads what is there, writes what waits, keeps the connection alive; raises OSError when it is dead.
-        self.flush(now)
+        # Reads what is there, keeps the connection alive; raises OSError when it is dead. What this writes goes out with
+        # the next `flush`: an acknowledgement and what is said to the message in one packet of the network.
         while self._packet(now):
             pass
         if self.state == _WAIT and diff(now, self.deadline) >= 0:
@@ -191,7 +191,6 @@ class Link(MQTTClient):
             raise OSError("silent")
         if diff(now, self.sent) >= self.keepalive * 333:
             self.ping()
-            self.flush(now)
             self.sent = now
 
     def _read(self, n):
@@ -270,4 +269,3 @@ class Link(MQTTClient):
             self.on_message(letter, None)
         else:
             self.on_message(letter, self.view[n:size])
-        self.flush(now)

@@ -6,15 +6,17 @@ UP = b"u"
 PASSWORD = b"m"
 DOWN_TAG = 16
 UP_TAG = 8
+_ONES = int.from_bytes(b"\1" * 64, "big")
 
 
 def hmac(key, *parts):
-    # A key of at most 64 bytes: RFC 2104's step of hashing a longer one is not needed for those of boards.
-    key = key + bytes(64 - len(key))
-    inner = sha256(bytes(b ^ 0x36 for b in key))
+    # A key of at most 64 bytes: RFC 2104's step of hashing a longer one is not needed for those of boards. Its pads are
+    # made of long integers: byte by byte they would take longer than both hashes.
+    key = int.from_bytes(key + bytes(64 - len(key)), "big")
+    inner = sha256((key ^ _ONES * 0x36).to_bytes(64, "big"))
     for part in parts:
         inner.update(part)
-    outer = sha256(bytes(b ^ 0x5C for b in key))
+    outer = sha256((key ^ _ONES * 0x5C).to_bytes(64, "big"))
     outer.update(inner.digest())
     return outer.digest()
 

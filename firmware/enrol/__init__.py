@@ -133,6 +133,7 @@ class Asker:
                     link.listen(now, "a")
                     link.send(now, "q", self.request())
                     asked = True
+                link.flush(now)
                 link.wait(min(1000, link.due(now)))
                 now = ticks()
         finally:

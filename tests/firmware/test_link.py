@@ -202,6 +202,26 @@ def test_rubbish_instead_of_a_connack(play: Callable[..., tuple[BadBroker, Virtu
     assert "Traceback" not in board.log.read_text(errors="replace")
 
 
+def test_what_is_acknowledged_goes_with_what_is_said_to_it(play: Callable[..., tuple[BadBroker, VirtualBoard]]) -> None:
+    """A message and the board's words to it cost one packet of the network; a message without words does not wait."""
+    heard: list[bytes] = []
+    done = threading.Event()
+
+    def script(connection: socket.socket, number: int) -> None:
+        greet(connection)
+        for message in (desired(True, 1), publish("c", b"?", 8)):  # its model is unknown; and what carries no seal
+            connection.sendall(message)
+            heard.append(connection.recv(4096))
+        done.set()
+
+    play(script)
+    assert done.wait(30)
+    acknowledged, said = heard[0][:4], heard[0][4:]
+    assert acknowledged == b"\x40\x02\x00\x07"
+    assert said[4 : 4 + 15] == topic(BOARD_ID, "w").encode()
+    assert heard[1] == b"\x40\x02\x00\x08"
+
+
 def test_a_topic_longer_than_the_packet(play: Callable[..., tuple[BadBroker, VirtualBoard]]) -> None:
     """A PUBLISH that lies about its topic's length is dropped; the next packet is understood."""
     understood = threading.Event()

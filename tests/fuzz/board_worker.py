@@ -136,6 +136,7 @@ class Agent:
         if a.twin.switch:
             a.twin.switch = False
         a.speak(self.now)
+        link.flush(self.now)
         a.twin.due(self.now, True)
         a.twin.done(self.now)
         link.inflight.clear()  # acknowledged

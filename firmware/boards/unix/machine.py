@@ -19,12 +19,16 @@ SOFT_RESET = 5
 _UDP = os.getenv("BOARDLET_PIN_UDP")
 
 
-def _tell(text):
-    import socket
+_told = []  # the socket and where it sends to, from the first change on
 
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.sendto(text, socket.getaddrinfo("127.0.0.1", int(_UDP))[0][-1])
-    s.close()
+
+def _tell(text):
+    if not _told:
+        import socket
+
+        to = socket.getaddrinfo("127.0.0.1", int(_UDP))[0][-1]
+        _told.extend((socket.socket(socket.AF_INET, socket.SOCK_DGRAM), to))
+    _told[0].sendto(text, _told[1])
 
 
 class Pin:
