@@ -178,8 +178,8 @@ class Link(MQTTClient):
             return True
 
     def step(self, now):
-        # Reads what is there, keeps the connection alive; raises OSError when it is dead. What this writes goes out with
-        # the next `flush`: an acknowledgement and what is said to the message in one packet of the network.
+        # Reads what is there, keeps the connection alive; raises OSError when it is dead. What this writes goes out by
+        # the next `flush`: an acknowledgement, and what is said to the message, in one packet of the network.
         while self._packet(now):
             pass
         if self.state == _WAIT and diff(now, self.deadline) >= 0:
