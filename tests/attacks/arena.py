@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,10 +72,8 @@ class Arena:
         return self.site.bridge.metric(f'boardlet_messages_refused_total{{cause="{cause}"}}')
 
     def until(self, true: Callable[[], object], wait_s: float = WAIT_S) -> None:
-        deadline = time.monotonic() + wait_s
-        while not true():
-            assert time.monotonic() < deadline, "it did not become so"
-            time.sleep(0.05)
+        """Return when it has become so; fails with the end of the bridge's log, at once where the bridge has died."""
+        self.site.bridge.process.wait_until(lambda: bool(true()), wait_s)
 
     def epoch(self, one: Greenhouse) -> bytes:
         """The present session's epoch, as the board said it last."""
@@ -161,12 +160,12 @@ def thief(arena: Arena, user: str, client_id: str = "", port: int = 0) -> Iterat
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id or f"thief-{next(_NUMBERS)}")
     client.username_pw_set(user, arena.site.broker.users[user])
     client.max_inflight_messages_set(0)
-    connected: list[int] = []
-    client.on_connect = lambda _c, _u, _f, code, _p: connected.append(code.value)
+    connected = threading.Event()
+    client.on_connect = lambda *_: connected.set()
     client.connect("127.0.0.1", port or arena.site.broker.port)
     client.loop_start()
     try:
-        arena.until(lambda: connected)
+        assert connected.wait(WAIT_S)
         yield client
     finally:
         client.disconnect()

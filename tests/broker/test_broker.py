@@ -144,13 +144,12 @@ def test_a_power_cut_keeps_what_is_retained(broker: Broker) -> None:
     with client(broker, BRIDGE, "bridge-secret") as bridge:
         bridge.publish("b/00/k7m2q9xa/d", b"kept", retain=True)
     data = broker.folder / "data"
-    deadline = time.monotonic() + WAIT_S
-    # mosquitto writes a file ….new and renames it; mochi stores base64.
-    while (
-        not any(word in file.read_bytes() for file in data.glob("*.db") for word in (b"kept", b"a2VwdA=="))
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.05)
+
+    def stored() -> bool:
+        # mosquitto writes a file ….new and renames it; mochi stores base64.
+        return any(word in file.read_bytes() for file in data.glob("*.db") for word in (b"kept", b"a2VwdA=="))
+
+    broker.process.wait_until(stored, WAIT_S)
     broker.kill()
     broker.start()
     with client(broker, BRIDGE, "bridge-secret") as bridge:

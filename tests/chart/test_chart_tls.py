@@ -65,6 +65,9 @@ class Bundled:
     def log(self) -> str:
         return self.process.log.read_text(errors="replace")
 
+    def until(self, true: Callable[[], bool]) -> None:
+        self.process.wait_until(true, WAIT_S)
+
 
 @pytest.fixture
 def bundled(helm: Any, broker_programs: brokers.Programs, tmp_path: Path) -> Iterator[Bundled]:
@@ -96,13 +99,6 @@ def bundled(helm: Any, broker_programs: brokers.Programs, tmp_path: Path) -> Ite
     print(made.log()[-3000:] if process.log.exists() else "")
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 KEY = board_key(bytes(32), BOARD_ID, 1)
 LOGIN = seal.half_key(KEY, seal.PASSWORD).hex()[:32]
 
@@ -129,19 +125,19 @@ def test_a_board_over_the_charts_tls(bundled: Bundled) -> None:
     kubelet(bundled.folder / "tls", authority, authority.server("broker", [HOST]))
     admit(bundled)
     bundled.process.start()
-    until(lambda: bundled.serves() != b"")
+    bundled.until(lambda: bundled.serves() != b"")
     one = board(bundled, bundled.port, name=HOST)
     (one.flash / CA).write_bytes(der(authority.certificate))
     one.start()
     try:
-        until(lambda: bundled.log().count(f" as {BOARD_ID}") == 1)
+        bundled.until(lambda: bundled.log().count(f" as {BOARD_ID}") == 1)
         before, pid = bundled.serves(), bundled.process.pid
         kubelet(bundled.folder / "tls", authority, authority.server("broker", [HOST]))
-        until(lambda: bundled.serves() not in (b"", before))
+        bundled.until(lambda: bundled.serves() not in (b"", before))
         assert bundled.process.pid == pid
         one.kill()
         one.start()
-        until(lambda: bundled.log().count(f" as {BOARD_ID}") == 2)
+        bundled.until(lambda: bundled.log().count(f" as {BOARD_ID}") == 2)
     finally:
         one.kill()
 
@@ -151,12 +147,12 @@ def test_a_board_over_the_charts_shared_keys(bundled: Bundled) -> None:
     authority = Authority("cert-manager")
     kubelet(bundled.folder / "tls", authority, authority.server("broker", [HOST]))
     bundled.process.start()
-    until(lambda: bundled.serves() != b"")
+    bundled.until(lambda: bundled.serves() != b"")
     one = board(bundled, bundled.psk_port, psk=True)
     one.start()
     try:
-        until(lambda: "TLS: no handshake" in one.log.read_text())
+        bundled.until(lambda: "TLS: no handshake" in one.log.read_text())
         admit(bundled)
-        until(lambda: f" as {BOARD_ID}" in bundled.log())
+        bundled.until(lambda: f" as {BOARD_ID}" in bundled.log())
     finally:
         one.kill()

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 import struct
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,10 +67,8 @@ class Place:
         return self.board.log.read_text(errors="replace") if self.board and self.board.log.exists() else ""
 
     def until(self, true: Callable[[], bool], wait_s: float = WAIT_S) -> None:
-        deadline = time.monotonic() + wait_s
-        while not true():
-            assert time.monotonic() < deadline, self.log[-2000:]
-            time.sleep(0.02)
+        assert self.board is not None
+        self.board.wait_until(true, wait_s)
 
     def refused(self, why: str, times: int = 1) -> None:
         """The board says why as often, and when it will try again; it does not reset, and is no client."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,13 +15,6 @@ WAIT_S = 20.0
 NOWHERE = {"host": "127.0.0.1", "port": 1}  # nobody listens there
 IDENTITY = {**NOWHERE, "grace_s": 0, "id": "k7m2q9xa", "key": "11" * 32, "key_number": 1}
 CLAIM = {**NOWHERE, "grace_s": 0, "claim": "22" * 32}
-
-
-def until(true: Callable[[], bool], board: VirtualBoard) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline, board.log.read_text(errors="replace")
-        time.sleep(0.02)
 
 
 def read(board: VirtualBoard) -> dict[str, object]:
@@ -56,9 +47,9 @@ def test_a_power_cut_costs_neither_claim_nor_identity(tmp_path: Path, torn: str,
     keep(board, kept)
     board.start()
     try:
-        until(lambda: kept.items() <= read(board).items(), board)
-        until(lambda: not list((board.flash / "state").glob("enrol?")), board)
-        until(lambda: "broker: " in board.log.read_text(errors="replace"), board)
+        board.wait_until(lambda: kept.items() <= read(board).items(), WAIT_S)
+        board.wait_until(lambda: not list((board.flash / "state").glob("enrol?")), WAIT_S)
+        board.wait_until(lambda: "broker: " in board.log.read_text(errors="replace"), WAIT_S)
     finally:
         board.kill()
 
@@ -69,7 +60,7 @@ def test_a_board_makes_its_secret_once(tmp_path: Path) -> None:
     for boots in (1, 2):
         board.start()
         try:
-            until(lambda boots=boots: len(fingerprints(board)) == boots, board)
+            board.wait_until(lambda boots=boots: len(fingerprints(board)) == boots, WAIT_S)
         finally:
             board.kill()
     assert len(set(fingerprints(board))) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 import cbor2
@@ -183,7 +182,7 @@ def test_desired_survives_without_a_broker(board: VirtualBoard, peer: Peer) -> N
     (board.folder / "pins/pin2").write_text("0")
     board.configure({**_config(board), "port": 1})
     board.start()
-    _until(lambda: board.pin(2) == 1)
+    board.wait_until(lambda: board.pin(2) == 1, 20)
 
 
 def test_two_deaths_while_trying_revert(make_board: MakeBoard, peer: Peer) -> None:
@@ -287,10 +286,3 @@ def test_a_timer_that_raises(make_board: MakeBoard, peer: Peer) -> None:
 def _config(board: VirtualBoard) -> dict[str, object]:
     found: dict[str, object] = json.loads((board.flash / "config.json").read_text())
     return found
-
-
-def _until(true: Callable[[], bool], wait_s: float = 20.0) -> None:
-    deadline = time.monotonic() + wait_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -103,6 +103,10 @@ class VirtualBoard:
     def running(self) -> bool:
         """Whether it has power."""
         return self._process.running
+
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `ready()`; raises `Died` without power, `NotReady` after `timeout_s` seconds, with its console."""
+        self._process.wait_until(ready, timeout_s)
 
     @property
     def log(self) -> Path:
