@@ -101,5 +101,5 @@ class Core:
         if letter == "d":
             return world.board.keys.close("d", body)
         context = world.board.epoch if letter in EPOCH_SEALED else b""
-        half = seal.half_key(world.side.key, seal.UP)
+        half = world.side.half(seal.UP)
         return body + mac(half, topic(BOARD_ID, letter).encode(), b"\x00", context, body)[: seal.UP_TAG]

@@ -7,6 +7,7 @@ from pathlib import Path
 import board_target
 import pytest
 from codec_target import Codec
+from core_target import Core
 from fuzz import fuzz
 from fuzzing import Broken, Hung, one
 from mutation import Pool
@@ -22,6 +23,13 @@ def test_no_input_breaks(name: str, tmp_path: Path) -> None:
     print(outcome)
     assert outcome.inputs == COUNTS[name]
     assert outcome.kinds > 30, "it reaches more than the first check"
+
+
+def test_what_a_healthy_board_says_is_not_refused() -> None:
+    """Some of what the core's fuzzer begins with is taken on each letter, so that mutations reach what is behind."""
+    core = Core()
+    said = [core.take(data) for data in core.seeds()]
+    assert {letter for letter, refused, *_ in said if not refused} >= set("srwd")
 
 
 def test_a_seed_repeats_its_inputs() -> None:
