@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from boardlet_bridge.kube.client import GROUP, severed
-from boardlet_bridge.kube.connection import from_file
+from boardlet_bridge.kube.client import GROUP
+
+from .session import Session
 
 MODEL: Final = "fleet"
 AT_ONCE: Final = 16
@@ -34,46 +35,26 @@ NAMES: Final = {str(p["index"]): str(p["name"]) for p in PROPERTIES}
 State = Mapping[str, tuple[bool, int | None, Mapping[str, Any]]]  # as fleet.control gives it
 
 
-class Objects:
-    """A namespace's Boards, followed by a watch; an async context manager."""
+class Objects(Session):
+    """A namespace's Boards as the watch has told them."""
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
-        self._described = from_file(kubeconfig)
-        self._server = self._described.server
-        self._boards = f"{self._server}/apis/{GROUP}/namespaces/{namespace}/boards"
+        super().__init__(kubeconfig, namespace)
         self.namespace = namespace
         self.seen: dict[str, dict[str, Any]] = {}
         self.ready: set[str] = set()
         """Names whose Ready is True at their present generation."""
         self.events = 0
         self._changed = asyncio.Event()
-        self._session: aiohttp.ClientSession
-        self._task: asyncio.Task[None]
-
-    async def __aenter__(self) -> Objects:
-        context = self._described.ssl_context()
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
-        started = asyncio.Event()
-        self._task = asyncio.create_task(self._follow(started))
-        await started.wait()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        await self._session.close()
 
     async def _follow(self, started: asyncio.Event) -> None:
         while True:
             try:
-                timeout = aiohttp.ClientTimeout(total=None)
-                async with self._session.get(self._boards + "?watch=true", timeout=timeout) as answer:
-                    answer.raise_for_status()
+                async with self._events() as lines:
                     await self.relist()
                     started.set()
-                    with severed(answer):
-                        async for line in answer.content:
-                            self._told(json.loads(line))
+                    async for line in lines:
+                        self._told(json.loads(line))
             except aiohttp.ClientError:
                 await asyncio.sleep(AGAIN_S)  # the API server is being restarted
 
@@ -88,7 +69,7 @@ class Objects:
         """Read all objects anew."""
         token = ""
         while True:
-            async with self._session.get(f"{self._boards}?limit={PAGE}&continue={token}") as answer:
+            async with self._session.get(f"{self._path}/boards?limit={PAGE}&continue={token}") as answer:
                 answer.raise_for_status()
                 page = await answer.json()
             for obj in page["items"]:
@@ -143,27 +124,20 @@ class Objects:
 
     async def delete(self) -> None:
         """Delete all Boards; returns when they are gone, which the bridge has to allow."""
-        async with self._session.delete(self._boards) as answer:
+        async with self._session.delete(f"{self._path}/boards") as answer:
             answer.raise_for_status()
         await self.until(lambda: not self.seen, DELETED_S)
 
     async def patch(self, name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Edit a Board's properties; returns the object."""
         body = {"spec": {"properties": properties}}
-        text = await self._send("PATCH", f"boards/{name}", body, "application/merge-patch+json")
-        found: dict[str, Any] = json.loads(text)
+        answer = await self._send("PATCH", f"boards/{name}", body, "application/merge-patch+json")
+        found: dict[str, Any] = json.loads(answer)
         return found
 
     async def text(self, path: str) -> str:
         """What the API server answers to a GET."""
         async with self._session.get(self._server + path) as answer:
-            return await answer.text()
-
-    async def _send(self, method: str, path: str, body: Mapping[str, Any], content: str) -> str:
-        url = f"{self._server}/apis/{GROUP}/namespaces/{self.namespace}/{path}"
-        headers = {"Content-Type": content}
-        async with self._session.request(method, url, data=json.dumps(body), headers=headers) as answer:
-            answer.raise_for_status()
             return await answer.text()
 
     def differences(self, state: State) -> list[str]:
