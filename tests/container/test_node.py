@@ -1,6 +1,6 @@
 """The chart on a whole node: kubelet, containerd, kube-proxy and DNS, the control plane elsewhere, boards outside.
 
-`make node` runs it, `make test` does not: the node's programs take minutes to build once, and then this takes two. The
+`make node` runs it, `make test` does not: the node's programs take minutes to build once, and then this takes four. The
 tests are one story, in their order.
 """
 
