@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,18 @@ class Shop:
             out, err = running.communicate(timeout=150)
         print(out, err)
         return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+    def interrupt(self, running: subprocess.Popen[str]) -> str:
+        """Ctrl-C while it writes, of which its `--json` tells; it says what to do, and what it printed is returned."""
+        assert running.stdout is not None
+        for line in running.stdout:
+            if json.loads(line)["event"] == "progress":
+                running.send_signal(signal.SIGINT)
+                break
+        out, err = running.communicate(timeout=60)
+        assert running.returncode == 130, out + err
+        assert "run the same command again" in err
+        return out
 
     def ready(self) -> bool:
         """Whether the Board says that it is Ready, with the LED as its model has it."""

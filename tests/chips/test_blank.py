@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,15 +46,7 @@ def test_interrupted_and_run_again(shop: Shop, make_chip: MakeChip, own: Path) -
     """Ctrl-C while the image is written, then a pulled cable: each says what to do, and the next flash ends well."""
     chip = make_chip()
     image = ["--image", str(own / "esp32.bin")]
-    running = shop.start_flash(*image, "--json")
-    assert running.stdout is not None
-    for line in running.stdout:
-        if json.loads(line)["event"] == "progress":
-            running.send_signal(signal.SIGINT)
-            break
-    out, err = running.communicate(timeout=60)
-    assert running.returncode == 130, out + err
-    assert "run the same command again" in err
+    shop.interrupt(shop.start_flash(*image, "--json"))
     chip.faults.unplug_at[rom.DEFL_DATA] = 5
     pulled = shop.flash(*image)
     assert pulled.returncode == 6, pulled.stdout + pulled.stderr

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fakes.loop_thread import CALL_S, LoopThread
+from fakes.packet import packet, read
 from provision.process import free_port
 
 BRIDGE: Final = "boardlet-bridge"
@@ -60,7 +61,7 @@ class LyingBroker(LoopThread):
         async def told() -> None:
             name = topic.encode()
             body = struct.pack(">H", len(name)) + name + payload
-            self._clients[client].write(_packet(_PUBLISH | retain, body))
+            self._clients[client].write(packet(_PUBLISH | retain, body))
             await self._clients[client].drain()
 
         asyncio.run_coroutine_threadsafe(told(), self._loop).result(CALL_S)
@@ -89,7 +90,7 @@ class LyingBroker(LoopThread):
         back = None
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
-            first = await _read(reader)
+            first = await read(reader)
             client = _client(first)
             self._clients[client] = writer
             back.write(first)
@@ -117,16 +118,16 @@ class LyingBroker(LoopThread):
     ) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
-                packet = await _read(source)
-                if packet[0] & 0xF0 == _PUBLISH:
-                    said, number = _published(client, up, packet)
+                whole = await read(source)
+                if whole[0] & 0xF0 == _PUBLISH:
+                    said, number = _published(client, up, whole)
                     self.heard.append(said)
                     if not self.passes(said):
                         if number:
-                            sender.write(_packet(_PUBACK, number))
+                            sender.write(packet(_PUBACK, number))
                             await sender.drain()
                         continue
-                sink.write(packet)
+                sink.write(whole)
                 await sink.drain()
 
 
@@ -145,21 +146,3 @@ def _client(connect: bytes) -> str:
     at = connect.index(b"MQTT") + 8
     name = connect[at + 2 : at + 2 + struct.unpack(">H", connect[at : at + 2])[0]].decode()
     return BRIDGE if name.startswith(BRIDGE) else name
-
-
-def _packet(kind: int, body: bytes) -> bytes:
-    head, size = bytearray([kind]), len(body)
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes([*head, size]) + body
-
-
-async def _read(source: asyncio.StreamReader) -> bytes:
-    head = await source.readexactly(2)
-    size, shift = head[1] & 0x7F, 7
-    while head[-1] & 0x80:
-        head += await source.readexactly(1)
-        size |= (head[-1] & 0x7F) << shift
-        shift += 7
-    return head + await source.readexactly(size)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fakes.loop_thread import LoopThread
+from fakes.packet import read
 from provision.process import free_port
 
 _PUBLISH: Final = 0x30
@@ -104,7 +105,7 @@ class TcpProxy(LoopThread):
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pair: _Pair) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
-                packet = await _packet(source)
+                packet = await read(source)
                 if pair.stalled:
                     continue  # taken from the sender as by a router that has forgotten the connection
                 if self.delay_s:
@@ -144,13 +145,3 @@ class _Pair:
         for writer in self._writers:
             with contextlib.suppress(OSError):
                 writer.transport.abort()
-
-
-async def _packet(source: asyncio.StreamReader) -> bytes:
-    head = await source.readexactly(2)
-    size, shift = head[1] & 0x7F, 7
-    while head[-1] & 0x80:
-        head += await source.readexactly(1)
-        size |= (head[-1] & 0x7F) << shift
-        shift += 7
-    return head + await source.readexactly(size)

@@ -18,6 +18,7 @@ from boardlet_cli.cluster import ROOT as PROJECT
 from boardlet_wire.keys import board_key
 from boardlet_wire.topic import topic
 from bridge_side import BOARD_ID, MODEL, ROOT, UID
+from fakes.packet import packet as encoded
 from provision.process import free_port
 from virtualboard import VirtualBoard, interpreter
 
@@ -130,14 +131,7 @@ def _id(body: bytes) -> bytes:
 def publish(letter: str, payload: bytes, number: int = 7) -> bytes:
     """A QoS 1 PUBLISH to the board."""
     name = topic(BOARD_ID, letter).encode()
-    body = struct.pack(">H", len(name)) + name + struct.pack(">H", number) + payload
-    head = bytearray(b"\x32")
-    size = len(body)
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + body
+    return encoded(0x32, struct.pack(">H", len(name)) + name + struct.pack(">H", number) + payload)
 
 
 def desired(led: bool, revision: int) -> bytes:
@@ -153,11 +147,9 @@ def test_a_packet_in_single_bytes(play: Callable[..., tuple[BadBroker, VirtualBo
         greet(connection)
         for byte in desired(True, 1):
             connection.sendall(bytes([byte]))
-        while True:
-            kind, body = packet(connection)
-            if kind == 0x40 and body == b"\x00\x07":
-                acknowledged.set()
-                return
+        while packet(connection) != (0x40, b"\x00\x07"):
+            pass
+        acknowledged.set()
 
     play(script)
     assert acknowledged.wait(30)
@@ -229,11 +221,9 @@ def test_a_topic_longer_than_the_packet(play: Callable[..., tuple[BadBroker, Vir
     def script(connection: socket.socket, number: int) -> None:
         greet(connection)
         connection.sendall(b"\x30\x05\xff\xffabc" + desired(True, 1))
-        while True:
-            kind, body = packet(connection)
-            if kind == 0x40 and body == b"\x00\x07":
-                understood.set()
-                return
+        while packet(connection) != (0x40, b"\x00\x07"):
+            pass
+        understood.set()
 
     play(script)
     assert understood.wait(30)

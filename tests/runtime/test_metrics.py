@@ -12,9 +12,9 @@ from boardlet_bridge.core.state import Birth, Limits, Link
 from boardlet_bridge.runtime.engine import Engine
 from boardlet_bridge.runtime.metrics import Metrics, PropertyValues
 from boardlet_wire.topic import bucket
+from outlet import Outlet, board
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
-from test_engine import Outlet, board
 
 MODEL: dict[str, Any] = {
     "metadata": {"namespace": "default", "name": "m", "uid": "u", "resourceVersion": "1", "generation": 1},
@@ -42,11 +42,6 @@ def answers(engine: Engine, number: int, **reported: float) -> None:
     assert found.model is not None
     found.link, found.birth = Link.LIVE, Birth({}, 1024, found.model.digest, b"", False)
     found.reported = dict(reported)
-
-
-@pytest.fixture
-def outlet() -> Outlet:
-    return Outlet()
 
 
 @pytest.fixture
