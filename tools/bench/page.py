@@ -21,7 +21,7 @@ TIMED: Final = {
 }
 HEAP: Final = (
     "heap of a 32-bit interpreter with the frozen agent, Ready, three properties; interpreter, simulated `machine` "
-    "(3,168 B) and the measuring app included"
+    "(about 3 KB) and the measuring app included"
 )
 
 Goal = tuple[str, float, float, str]  # what, figure, goal, unit; less is better
