@@ -4,9 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 LOCK   := tools/requirements-dev.txt
 
-.PHONY: demo test venv chaos faults node fuzz bench lint lock image deploy audit sbom clean help
+.PHONY: demo test venv chaos faults node arm64 fuzz bench lint lock image deploy audit sbom clean help
 help:            ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(VENV)/.ready: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: install it, or say which one it is, as make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -33,6 +33,10 @@ faults: $(VENV)/.ready ## the fault suite with all its faults (about half an hou
 node: $(VENV)/.ready   ## the chart on a whole node: kubelet, containerd, kube-proxy; as root (docs/lab.md)
 	@$(BIN)/python -m controlplane build && $(BIN)/python -m node build && $(BIN)/python -m helm version --short
 	@BOARDLET_NODE=1 $(BIN)/python -m pytest -s -n 0 tests/container/test_node.py
+
+arm64: $(VENV)/.ready  ## the bridge's image for arm64, built and run by QEMU's emulation; as root (docs/lab.md)
+	@$(BIN)/python -m controlplane build
+	@BOARDLET_ARM64=1 $(BIN)/python -m pytest -s -n 0 tests/container/test_arm64.py
 
 venv: $(VENV)/.ready   ## .venv with the commands boardlet and boardlet-bridge
 

@@ -1,52 +1,21 @@
-"""Images for the tests of this folder: podman, a base, the bridge's image, a broker's from Debian's packages."""
+"""For the tests of this folder: podman, the bridge's image and its base, a broker's, and the bridge in a container."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import copytree, rmtree, which
+from shutil import which
 
 import pytest
-from provision import cache, debs
+from boardlet_cli.site import Site
+from images import BASE, BUILD_S, CONF, Context, Engine, debian, laid
 from provision.missing import Missing
+from provision.process import free_port
 
-ROOT = Path(__file__).parents[2]
-collect_ignore = [] if os.environ.get("BOARDLET_NODE") else ["test_node.py"]  # `make node`
-BASE = "docker.io/library/python:3.13-slim"
-SUITE = "trixie"
-BUILD_S = 600
-TIMESTAMP = "1700000000"
-# As root in a sandbox: no cgroups of its own, no limits to raise, the host's network.
-CONF = """
-[containers]
-default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
-netns = "host"
-log_driver = "k8s-file"
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-"""
-
-
-class Engine:
-    """podman, with what this machine needs to build offline."""
-
-    def __init__(self, program: str, env: dict[str, str]) -> None:
-        self.program, self.env = program, env
-
-    def run(
-        self, *arguments: str | Path, check: bool = True, timeout_s: float = 120
-    ) -> subprocess.CompletedProcess[str]:
-        command = [self.program, *map(str, arguments)]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False)
-        assert not check or done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
-        return done
+OPT_IN = {"BOARDLET_NODE": "test_node.py", "BOARDLET_ARM64": "test_arm64.py"}  # `make node`, `make arm64`
+collect_ignore = [test for variable, test in OPT_IN.items() if not os.environ.get(variable)]
 
 
 @pytest.fixture(scope="session")
@@ -63,22 +32,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     if made.run("info", check=False).returncode:
         pytest.skip(f"{program} does not run here: {made.run('info', check=False).stderr[-200:]}")
     return made
-
-
-@dataclass(frozen=True)
-class Context:
-    """A folder to build the bridge's image from, offline: sources and wheels."""
-
-    engine: Engine
-    folder: Path
-
-    def build(self, name: str, *more: str) -> None:
-        """Build the image `name` as `make image` does, without a network."""
-        self.engine.run(
-            *("build", "--network=none", "--build-arg", "WHEELS=wheels", "--build-arg", f"BASE={BASE}"),
-            *("--timestamp", TIMESTAMP, *more, "-f", self.folder / "bridge/Containerfile", "-t", name, self.folder),
-            timeout_s=BUILD_S,
-        )
 
 
 @pytest.fixture(scope="session")
@@ -101,14 +54,8 @@ def base(engine: Engine) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def context(engine: Engine, base: str) -> Iterator[Context]:
     """What an image is built from."""
-    folder = ROOT / "build" / f"context-{uuid.uuid4().hex[:8]}"
-    try:
-        for part in ("bridge", "crds", "firmware/boardlet_wire", "tools/fleet"):
-            copytree(ROOT / part, folder / part, ignore=lambda _, names: {"__pycache__", "chart"} & set(names))
-        _wheels(folder / "wheels")
-        yield Context(engine, folder)
-    finally:
-        rmtree(folder, ignore_errors=True)
+    with laid(engine, base) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -133,24 +80,33 @@ def broker_image(engine: Engine) -> Iterator[str]:
     engine.run("rmi", "--force", name, check=False)
 
 
-def debian(name: str, packages: str) -> Path:
-    """A root file system of Debian with these packages: what builds from one builds from the official images."""
-    if which("mmdebstrap") is None:
-        raise Missing("mmdebstrap", "no registry is reached without it: install the package mmdebstrap")
-
-    def build(into: Path) -> None:
-        command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", SUITE, str(into / "base.tar")]
-        command.append(debs.debian_mirror())
-        made = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
-        if made.returncode:
-            raise Missing(name, f"mmdebstrap failed: {made.stderr[-400:]}")
-
-    return cache.artifact(name, SUITE, build) / "base.tar"
+Serve = Callable[..., tuple[str, int]]
 
 
-def _wheels(into: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    command += ["--only-binary", ":all:", "--python-version", "3.13", "--implementation", "cp", "--dest", str(into)]
-    command += ["-r", str(ROOT / "bridge/requirements.txt")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def serve(engine: Engine, tmp_path: Path) -> Iterator[Serve]:
+    """Runs an image instead of a site's own bridge, as docs/operations.md does; returns its name and HTTP port."""
+    names: list[str] = []
+
+    def run(site: Site, image: str, *more: str) -> tuple[str, int]:
+        port = free_port()
+        secrets = tmp_path / "secrets"
+        secrets.mkdir()
+        settings = {**site.settings, "http_port": port, "http_host": "127.0.0.1"}
+        for name in ("root_key_file", "broker_password_file", "kubeconfig"):
+            content = Path(str(settings[name])).read_text()
+            (secrets / name).write_text(content)
+            (secrets / name).chmod(0o444)
+            settings[name] = f"/secrets/{name}"
+        env = [part for key, value in settings.items() for part in ("-e", f"BOARDLET_{key.upper()}={value}")]
+        names.append(f"boardlet-{uuid.uuid4().hex[:8]}")
+        engine.run(
+            *("run", "-d", "--name", names[-1], "--network", "host", "--read-only", "--cap-drop", "all", *more),
+            *("--security-opt", "no-new-privileges", "-v", f"{secrets}:/secrets:ro", *env, image),
+        )
+        return names[-1], port
+
+    yield run
+    for name in names:
+        print(engine.run("logs", name, check=False).stderr[-3000:])
+        engine.run("rm", "--force", name, check=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import subprocess
@@ -10,11 +9,10 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from boardlet_cli.site import Site
-from provision.process import free_port
+from images import ARM64, Context, Engine, wheels
 
 ROOT = Path(__file__).parents[2]
 MAX_OWN_BYTES = 15_000_000  # compressed, on top of the base; 10.9 MB are measured
@@ -22,44 +20,28 @@ MAX_BYTES = 100_000_000
 
 
 @pytest.mark.timeout(1200)
-def test_the_container_serves_a_board(engine: Any, image: str, make_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_the_container_serves_a_board(
+    engine: Engine, image: str, make_site: Callable[..., Site], serve: Callable[..., tuple[str, int]]
+) -> None:
     """Read-only, without any capability, as an unprivileged user: the container makes a Board Ready, and is healthy."""
     site = make_site()
     site.bridge.stop()
-    port = free_port()
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    settings = {**site.settings, "http_port": port, "http_host": "127.0.0.1"}
-    for name in ("root_key_file", "broker_password_file", "kubeconfig"):
-        content = Path(str(settings[name])).read_text()
-        (secrets / name).write_text(content)
-        (secrets / name).chmod(0o444)
-        settings[name] = f"/secrets/{name}"
-    env = [part for key, value in settings.items() for part in ("-e", f"BOARDLET_{key.upper()}={value}")]
-    name = f"boardlet-{uuid.uuid4().hex[:8]}"
-    try:
-        engine.run(
-            *("run", "-d", "--name", name, "--network", "host", "--read-only", "--cap-drop", "all"),
-            *("--security-opt", "no-new-privileges", "-v", f"{secrets}:/secrets:ro", *env, image),
-        )
-        site.cluster.run("apply", "-f", str(ROOT / "crds/samples/greenhouse.yaml"))
-        body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "g1"}}
-        body["spec"] = {"boardID": "k7m2q9xa", "modelRef": {"name": "greenhouse"}, "properties": {"led": True}}
-        site.cluster.run("create", "-f", "-", stdin=json.dumps(body))
-        board = site.add_board("k7m2q9xa")
-        board.start()
-        site.cluster.run("wait", "--for=condition=Ready", "board/g1", "--timeout=60s")
-        assert board.pin(2) == 1
-        who = engine.run("exec", name, "/opt/boardlet/bin/python", "-c", "import os; print(os.getuid())").stdout
-        assert who.strip() == "65532"
-        probe = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/readyz').status)"
-        assert engine.run("exec", name, "/opt/boardlet/bin/python", "-c", probe).stdout.strip() == "200"
-    finally:
-        print(engine.run("logs", name, check=False).stderr[-3000:])
-        engine.run("rm", "--force", name, check=False)
+    name, port = serve(site, image)
+    site.cluster.run("apply", "-f", str(ROOT / "crds/samples/greenhouse.yaml"))
+    body = {"apiVersion": "boardlet.dev/v1alpha1", "kind": "Board", "metadata": {"name": "g1"}}
+    body["spec"] = {"boardID": "k7m2q9xa", "modelRef": {"name": "greenhouse"}, "properties": {"led": True}}
+    site.cluster.run("create", "-f", "-", stdin=json.dumps(body))
+    board = site.add_board("k7m2q9xa")
+    board.start()
+    site.cluster.run("wait", "--for=condition=Ready", "board/g1", "--timeout=60s")
+    assert board.pin(2) == 1
+    who = engine.run("exec", name, "/opt/boardlet/bin/python", "-c", "import os; print(os.getuid())").stdout
+    assert who.strip() == "65532"
+    probe = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/readyz').status)"
+    assert engine.run("exec", name, "/opt/boardlet/bin/python", "-c", probe).stdout.strip() == "200"
 
 
-def test_the_same_sources_give_the_same_image(engine: Any, context: Any, image: str) -> None:
+def test_the_same_sources_give_the_same_image(engine: Engine, context: Context, image: str) -> None:
     """Two builds from nothing have one digest: a site can check what it was given."""
     again = f"boardlet-bridge-test:{uuid.uuid4().hex[:8]}"
     try:
@@ -70,20 +52,15 @@ def test_the_same_sources_give_the_same_image(engine: Any, context: Any, image: 
         engine.run("rmi", again, check=False)
 
 
-def test_the_image_is_small(engine: Any, image: str, tmp_path: Path) -> None:
+def test_the_image_is_small(engine: Engine, image: str, tmp_path: Path) -> None:
     """Compressed as a registry keeps it, the image is below 100 MB, and our part of it below 15 MB."""
-    engine.run("push", "--quiet", image, f"dir:{tmp_path / 'pushed'}")
-    layers = json.loads((tmp_path / "pushed/manifest.json").read_text())["layers"]
-    sizes = []
-    for layer in layers:
-        blob = (tmp_path / "pushed" / layer["digest"].removeprefix("sha256:")).read_bytes()
-        sizes.append(len(blob) if layer["mediaType"].endswith("gzip") else len(gzip.compress(blob, 6)))
+    sizes = engine.compressed(image, tmp_path / "pushed")
     print(f"image: {sum(sizes) / 1e6:.1f} MB compressed, {sum(sizes[-2:]) / 1e6:.1f} MB of them on top of the base")
     assert sum(sizes[-2:]) < MAX_OWN_BYTES
     assert sum(sizes) < MAX_BYTES
 
 
-def test_the_image_says_what_it_is(engine: Any, image: str) -> None:
+def test_the_image_says_what_it_is(engine: Engine, image: str) -> None:
     """Labels name title, licence and version; the user has a name, and a name is found for any other number too."""
     labels = json.loads(engine.run("image", "inspect", image, "--format", "{{json .Labels}}").stdout)
     version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
@@ -98,7 +75,7 @@ def test_the_image_says_what_it_is(engine: Any, image: str) -> None:
     assert (named.stdout, other.stdout) == ("boardlet\n", "boardlet\n")
 
 
-def test_the_image_can_serve_a_folder(engine: Any, image: str) -> None:
+def test_the_image_can_serve_a_folder(engine: Engine, image: str) -> None:
     """The kinds' schemas are in it, and the kernel's notices reach it, read-only and unprivileged as it is."""
     code = (
         "from pathlib import Path; from boardlet_bridge.folder.kind import kinds; "
@@ -109,7 +86,7 @@ def test_the_image_can_serve_a_folder(engine: Any, image: str) -> None:
     assert engine.run("run", "--rm", "--read-only", *python, image, "-c", code).stdout == "Board BoardModel\n"
 
 
-def test_the_image_can_run_helm_test(engine: Any, image: str) -> None:
+def test_the_image_can_run_helm_test(engine: Engine, image: str) -> None:
     """The simulated board of `helm test` is in it, with all that it imports."""
     python = ("--entrypoint", "/opt/boardlet/bin/python")
     done = engine.run("run", "--rm", "--read-only", *python, image, "-m", "fleet.trial", "--help")
@@ -140,11 +117,6 @@ def test_the_bill_of_materials_is_the_lock_file(tmp_path: Path) -> None:
 
 def test_the_lock_has_wheels_for_arm64(tmp_path: Path) -> None:
     """Everything that the image installs is there as a wheel for arm64 too, under the lock's hashes."""
-    platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("2014", "_2_17", "_2_28")]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    command += ["--only-binary", ":all:", "--no-deps", *platforms, "--python-version", "3.13", "--implementation", "cp"]
-    command += ["--dest", str(tmp_path), "-r", str(ROOT / "bridge/requirements.txt")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    wheels(tmp_path, *ARM64)
     assert list(tmp_path.glob("*aarch64.whl"))
     assert not list(tmp_path.glob("*x86_64*"))

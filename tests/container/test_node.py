@@ -14,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from boardlet_cli.cluster import SYSTEM, Cluster
 from boardlet_wire.keys import board_key
 from provision.missing import Missing
 from provision.progress import for_stream
+from told import told
 from virtualboard import VirtualBoard
 
 ROOT = Path(__file__).parents[2]
@@ -138,14 +138,6 @@ class Site:
 
     def all_connects(self) -> dict[str, int]:
         return {name: self.connects(board_id) for name, board_id in BOARDS.items()}
-
-
-@contextmanager
-def told(what: str) -> Iterator[None]:
-    """Print how long something took: `make node` shows it."""
-    began = time.monotonic()
-    yield
-    print(f"\n    {time.monotonic() - began:5.1f} s  {what}", flush=True)
 
 
 @pytest.fixture(scope="module")

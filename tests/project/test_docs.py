@@ -99,11 +99,11 @@ def test_links_resolve(page: Path) -> None:
 
 def test_the_readme_names_commands_that_exist() -> None:
     """`make X` of the README and docs are targets, `boardlet X` are commands."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = set(typer.main.get_command(app).commands)
     for page in PAGES:
         blocks = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
-        assert set(re.findall(r"^make ([a-z]+)", blocks, re.MULTILINE)) <= targets, page.name
+        assert set(re.findall(r"^make ([a-z0-9-]+)", blocks, re.MULTILINE)) <= targets, page.name
         assert set(re.findall(r"^boardlet ([a-z]+)", blocks, re.MULTILINE)) <= commands, page.name
 
 
