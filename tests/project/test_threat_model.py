@@ -26,7 +26,7 @@ def test_every_named_test_exists() -> None:
 
 def test_every_claim_names_a_test() -> None:
     """Each line of a table of attacks ends in a test, and each attacker has a line of what does not hold."""
-    for section in PAGE.split("\n## ")[2:]:
+    for section in PAGE.partition("\n## Tried by hand")[0].split("\n## ")[2:]:
         rows = [line for line in section.splitlines() if line.startswith("|")][2:]
         assert rows
         assert [row for row in rows if not NAMED.search(row.rstrip("| ").rpartition("|")[2])] == []
