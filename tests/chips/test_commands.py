@@ -201,6 +201,22 @@ def test_lists_that_are_wrong(own: Path, name: str, text: str, words: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("port,name\n/dev/a,x\n", "board 1: name is said when the board is approved"),
+        ("port,model\n/dev/a,m\n", "board 1: model is said when the board is approved"),
+        ("port\n/dev/a\n/dev/a\n", "has the port /dev/a twice"),
+        ("image\nx.bin\n", "board 1: port is missing"),
+    ],
+)
+def test_lists_of_claims_that_are_wrong(own: Path, text: str, words: str) -> None:
+    """Boards that are to ask to come in have a port, and nothing that a person says when they are approved."""
+    (own / "box.csv").write_text(text)
+    with pytest.raises(FlashFailed, match=words):
+        fleet.load(own / "box.csv", claims=True)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         b"\xef\xbb\xbfport,name,model\r\n/dev/a,x,\r\n/dev/b,y,m\r\n,,\r\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -201,24 +202,41 @@ def test_a_board_takes_no_answer_but_its_own(site: Site) -> None:
     until(site.cluster, name, "Enrolled")
 
 
+def boardlet(site: Site, *arguments: str) -> str:
+    """What `boardlet` said, in the test's namespace; it went well."""
+    cluster = site.cluster
+    command = [sys.executable, "-m", "boardlet_cli.main", *arguments, "--namespace", str(cluster.namespace)]
+    env = {**cluster.env, "PATH": f"{cluster.kubectl.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def reach(site: Site) -> list[str]:
+    """The options of `boardlet flash` that lead to the site."""
+    return ["--broker", f"127.0.0.1:{site.broker.board_port}", "--root-key", str(site.folder / "root.key")]
+
+
 def test_from_blank_to_ready_by_claim_and_approval(site: Site, tmp_path: Path) -> None:
     """`flash --claim` makes a blank MicroPython ask, `approve` by its fingerprint lets it in: two commands."""
     cluster = site.cluster
-
-    def boardlet(*arguments: str) -> str:
-        command = [sys.executable, "-m", "boardlet_cli.main", *arguments, "--namespace", str(cluster.namespace)]
-        env = {**cluster.env, "PATH": f"{cluster.kubectl.parent}:{os.environ['PATH']}"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    key = str(site.folder / "root.key")
     with PtyBoard(tmp_path / "board") as board:
-        reach = ["--broker", f"127.0.0.1:{site.broker.board_port}", "--root-key", key]
-        said = boardlet("flash", board.port, "--claim", *reach)
+        said = boardlet(site, "flash", board.port, "--claim", *reach(site))
         fingerprint = said.rpartition("boardlet approve ")[2].split()[0]
-        assert "compare the fingerprint with the board's, then: boardlet approve" in boardlet("info", board.port)
-        boardlet("approve", fingerprint, "--board", "g7", "--model", "greenhouse")
+        assert "compare the fingerprint with the board's, then: boardlet approve" in boardlet(site, "info", board.port)
+        boardlet(site, "approve", fingerprint, "--board", "g7", "--model", "greenhouse")
         cluster.run("wait", "--for=create", "board/g7", f"--timeout={WAIT_S:.0f}s")
         cluster.run("wait", "--for=condition=Ready", "board/g7", f"--timeout={WAIT_S:.0f}s")
         assert "claim" not in json.loads((board.flash / "config.json").read_text())
+
+
+def test_a_box_of_blank_boards_asks(site: Site, tmp_path: Path) -> None:
+    """`flash --from --claim` has each board of a list ask, and tells the fingerprint of each beside its port."""
+    with PtyBoard(tmp_path / "one") as one, PtyBoard(tmp_path / "two") as two:
+        (tmp_path / "box.csv").write_text(f"port\n{one.port}\n{two.port}\n")
+        said = boardlet(site, "flash", "--from", str(tmp_path / "box.csv"), "--claim", *reach(site))
+        told = dict(re.findall(r"(\S+): it asks, with the fingerprint (\w{16})\n", said))
+    assert set(told) == {one.port, two.port}
+    assert "2 of 2 boards ask to come in" in said
+    path = "jsonpath={.items[*].spec.request.fingerprint}"
+    assert set(site.cluster.run("get", "enrollments", "-o", path).stdout.split()) == set(told.values())

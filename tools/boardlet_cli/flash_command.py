@@ -26,13 +26,15 @@ EXAMPLES: Final = (
     "  boardlet flash /dev/ttyACM0 --name greenhouse-9 --broker 10.0.0.5 --root-key root.key \\\n"
     "      --wifi north --wifi-password-file wifi.txt\n"
     "  boardlet flash --from boards.csv\n"
-    "  boardlet flash /dev/ttyUSB0 --claim\n\n"
+    "  boardlet flash /dev/ttyUSB0 --claim\n"
+    "  boardlet flash --from box.csv --claim\n\n"
     "Exit codes: 0 Ready (or the dry run is done), 1 a step failed, 2 wrong usage, 3 this machine lacks something, "
     "4 no board or several, 5 no image or one that does not fit, 6 the image could not be written, 7 flashed but not "
     "Ready, 8 a step of your own comes first (STM32: DFU), 130 interrupted. Whatever it was: run the same command "
     "again, it goes on from what is done."
 )
 
+LATER: Final = "is for boards whose name, id and model are said when they are approved"
 NEEDED: Final = "is needed where there is no site file (`boardlet site init` writes one)"
 
 
@@ -99,7 +101,9 @@ def flash(
     boards: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Flash every board of this CSV or YAML file: port, name, and perhaps model, board_id, image."
+            "--from",
+            help="Flash every board of this CSV or YAML file: port, name, and perhaps model, board_id, image; "
+            "with --claim port alone, and perhaps image.",
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="How many of them at a time.", min=1)] = fleet.JOBS,
@@ -107,8 +111,10 @@ def flash(
 ) -> None:
     """Take a chip, blank or not, to a Board that is Ready: MicroPython, agent, identity, Board object."""
     if boards is not None:
-        if port or name or board_id or claim:
+        if port or name or board_id:
             raise typer.BadParameter("names port, name and id of each board itself", param_hint="--from")
+        if claim and model:
+            raise typer.BadParameter(LATER, param_hint="--claim")
         options = _given(
             broker=broker,
             root_key=root_key,
@@ -122,16 +128,18 @@ def flash(
             broker_psk=broker_psk,
             broker_name=broker_name,
             ntp=ntp,
+            claim=claim,
+            claim_number=claim_number if claim else None,
             image=image,
             erase=erase,
             dry_run=dry_run,
             wait_s=wait_s,
         )
-        raise typer.Exit(fleet.run(fleet.load(boards), options, jobs, as_json))
+        raise typer.Exit(fleet.run(fleet.load(boards, claim), options, jobs, as_json))
     if not name and not claim:
         raise typer.BadParameter("is needed, or --claim", param_hint="--name")
     if claim and (name or board_id or model):
-        raise typer.BadParameter("is for boards whose name, id and model are said when they are approved")
+        raise typer.BadParameter(LATER)
     if wifi_password_file and not wifi:
         raise typer.BadParameter("is of no use without --wifi", param_hint="--wifi-password-file")
     settings = sitefile.find(site)

@@ -1,7 +1,8 @@
 """`boardlet flash --from FILE`: many boards at once, each flashed by a `boardlet flash --json` of its own.
 
 One that hangs, crashes or is unplugged disturbs no other. On a terminal a table lives; elsewhere each board's steps are
-lines with its name before them; with --json its events have its name in them.
+lines with its name before them; with --json its events have its name in them. With --claim boards have no names yet:
+their ports stand for them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from boardlet_cli.report import AGAIN, INTERRUPTED
 from boardlet_cli.table import shown
 
 COLUMNS: Final = {"port": None, "name": "--name", "model": "--model", "board_id": "--board-id", "image": "--image"}
+OF_CLAIMS: Final = ("port", "image")  # the others are said when a board is approved
 JOBS: Final = 8  # esptool and mpremote take a tenth of a processor each; USB hubs are the limit
 END_S: Final = 20.0  # for an interrupted flash to end
 _REFRESHES: Final = 5  # a second
@@ -47,9 +49,17 @@ class Row:
     code: int | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def title(self) -> str:
+        """What tells it from the others."""
+        return self.wanted.get("name") or self.wanted["port"]
 
-def load(path: Path) -> list[Row]:
-    """The boards of a CSV (with a header) or YAML file; raises FlashFailed with the line that is wrong."""
+
+def load(path: Path, claims: bool = False) -> list[Row]:
+    """The boards of a CSV (with a header) or YAML file; raises FlashFailed with the line that is wrong.
+
+    With `claims` they are to ask to come in, and are listed by their ports alone.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")  # a spreadsheet begins it with a byte order mark
         raw = yaml.safe_load(text) if path.suffix.lower() in (".yaml", ".yml") else _table_of(text)
@@ -59,7 +69,7 @@ def load(path: Path) -> list[Row]:
         raise FlashFailed(f"cannot read {path}: {error}") from error
     if not isinstance(raw, list) or not raw:
         raise FlashFailed(f"{path} lists no boards: a CSV with the columns port,name or a YAML list of such mappings")
-    rows = [Row(_wanted(path, number, entry)) for number, entry in enumerate(raw, 1)]
+    rows = [Row(_wanted(path, number, entry, claims)) for number, entry in enumerate(raw, 1)]
     for column in ("port", "name", "board_id"):
         given = [row.wanted[column] for row in rows if column in row.wanted]
         same = [os.path.realpath(value) if column == "port" and "://" not in value else value for value in given]
@@ -82,12 +92,11 @@ def run(rows: Sequence[Row], options: Sequence[str], jobs: int, as_json: bool) -
     except KeyboardInterrupt:
         print(f"boardlet: {AGAIN}", file=sys.stderr)
         return INTERRUPTED
-    others = [row.wanted["name"] for row in rows if row.code != 0]
+    others = [row.title for row in rows if row.code != 0]
     if not as_json:
         again = f"; run the same command again for the others: {', '.join(others)}" if others else ""
-        print(
-            f"{len(rows) - len(others)} of {len(rows)} boards {'can be flashed' if fleet.dry else 'are Ready'}{again}"
-        )
+        end = "can be flashed" if fleet.dry else "ask to come in" if fleet.claims else "are Ready"
+        print(f"{len(rows) - len(others)} of {len(rows)} boards {end}{again}")
     return 1 if others else 0
 
 
@@ -97,6 +106,7 @@ class _Fleet:
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = self._console.is_terminal and not as_json
         self.dry = "--dry-run" in options
+        self.claims = "--claim" in options
         self._lock = threading.Lock()
         self._ending = False
         self._running: list[subprocess.Popen[str]] = []
@@ -153,11 +163,12 @@ class _Fleet:
 
     def _hear(self, row: Row, event: dict[str, Any]) -> None:
         with self._lock:
-            text = _take(row, event, "it can be flashed; nothing was changed" if self.dry else "Ready")
+            done = f"it asks, with the fingerprint {event.get('fingerprint')}" if self.claims else "Ready"
+            text = _take(row, event, "it can be flashed; nothing was changed" if self.dry else done)
             if self._as_json:
-                print(json.dumps({"name": row.wanted["name"], **event}), flush=True)
+                print(json.dumps({"name": row.title, **event}), flush=True)
             elif not self._live and text:
-                print(f"{row.wanted['name']}: {shown(text)}", flush=True)
+                print(f"{row.title}: {shown(text)}", flush=True)
 
 
 def _table_of(text: str) -> list[dict[Any, Any]]:
@@ -169,7 +180,7 @@ def _table_of(text: str) -> list[dict[Any, Any]]:
     return [row for row in reader if any(row.values())]
 
 
-def _wanted(path: Path, number: int, entry: Any) -> dict[str, str]:
+def _wanted(path: Path, number: int, entry: Any, claims: bool) -> dict[str, str]:
     if not isinstance(entry, dict):
         raise FlashFailed(f"{path}, board {number}: must be a mapping with port and name")
     if None in entry:
@@ -183,9 +194,11 @@ def _wanted(path: Path, number: int, entry: Any) -> dict[str, str]:
         if value and (not value.isprintable() or value.strip().startswith("-")):
             raise FlashFailed(f"{path}, board {number}: {key} cannot be {value!r}")
     wanted = {key: value.strip() for key, value in entry.items() if value and value.strip()}
-    for needed in ("port", "name"):
+    for needed in ("port",) if claims else ("port", "name"):
         if not wanted.get(needed):
             raise FlashFailed(f"{path}, board {number}: {needed} is missing")
+    if claims and (said := next((key for key in wanted if key not in OF_CLAIMS), "")):
+        raise FlashFailed(f"{path}, board {number}: {said} is said when the board is approved; leave it out")
     return wanted
 
 
@@ -226,7 +239,7 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         colour = {None: "", 0: "green"}.get(row.code, "red")
         last = next((e["message"] for e in reversed(row.events) if e["event"] == "failed"), row.state)
-        cells = (row.wanted["name"], row.wanted["port"], f"{row.part:.0%}" if row.part else "", last)
+        cells = (row.title, row.wanted["port"], f"{row.part:.0%}" if row.part else "", last)
         # Brackets in what a board or esptool says are no markup.
         table.add_row(*(Text(shown(cell)) for cell in cells), style=colour)
     return table
