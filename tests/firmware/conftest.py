@@ -43,3 +43,12 @@ def make_board(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., Virtual
     for board in boards:
         board.kill()
         print(board.log.read_text(errors="replace")[-3000:] if board.log.exists() else "(no console)")
+
+
+@pytest.fixture
+def board(make_board: Callable[..., VirtualBoard], peer: Peer) -> VirtualBoard:
+    """A blank board that is powered, and has been heard under its first key."""
+    made = make_board()
+    made.start()
+    peer.here()
+    return made

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from boardlet_bridge.core.model import Model, compile_model
 from bridge_side import Peer
 from virtualboard import VirtualBoard
@@ -30,15 +29,6 @@ def model(**properties: dict[str, Any]) -> Model:
 
 def sensor(kind: str, **driver: Any) -> dict[str, Any]:
     return {"driver": {"type": kind, **driver}}
-
-
-@pytest.fixture
-def board(make_board: MakeBoard, peer: Peer) -> VirtualBoard:
-    """A blank board that is powered."""
-    made = make_board()
-    made.start()
-    peer.here()
-    return made
 
 
 def value(peer: Peer, index: int, wanted: Callable[[Any], bool]) -> Any:

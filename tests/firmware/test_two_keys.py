@@ -21,15 +21,6 @@ RING = KeyRing(ROOT, bytes(16))
 ASK_S = 0.3
 
 
-@pytest.fixture
-def board(make_board: MakeBoard, peer: Peer) -> VirtualBoard:
-    """A board that runs and has been heard under its first key."""
-    made = make_board()
-    made.start()
-    peer.here()
-    return made
-
-
 def command(peer: Peer, number: int = 2, held: int = 1, nonce: bytes = b"nonce--1") -> dict[int, object]:
     """The body that carries a board's next key, in its present session."""
     block = seal.hmac(board_key(ROOT, BOARD_ID, held), b"rotate\x00", nonce)

@@ -17,7 +17,8 @@ from boardlet_bridge.folder.source import Source
 from boardlet_bridge.folder.view import View
 from boardlet_cli import table
 from folderworld import BOARD
-from test_folder_store import board, problems, record, root, served, until
+from test_folder_store import board, problems, record, root, served
+from waiting import until
 
 __all__ = ["root"]  # the fixture
 

@@ -21,6 +21,7 @@ from boardlet_bridge.folder.store import FolderSettings, FolderStore
 from boardlet_cli.main import app
 from folderworld import BOARD, SAMPLES, loaded
 from typer.testing import CliRunner
+from waiting import until
 
 ABSENT_S = 0.1
 KEY = ("boards", "default", "g1")
@@ -95,14 +96,6 @@ async def served(root: Path, **settings: Any) -> AsyncIterator[tuple[FolderStore
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
-
-
-async def until(true: Callable[[], Any], wait_s: float = 10.0) -> None:
-    """Returns once it is so."""
-    deadline = time.monotonic() + wait_s
-    while not true():
-        assert time.monotonic() < deadline, "not so in time"
-        await asyncio.sleep(0.002)
 
 
 @pytest.fixture

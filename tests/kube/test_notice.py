@@ -10,6 +10,7 @@ import pytest
 from boardlet_bridge.core.notice import Notice
 from boardlet_bridge.kube.client import NotFound, Rejected, Unavailable
 from boardlet_bridge.kube.notice import MAX_WAITING, NoticeWriter
+from waiting import until
 
 
 class Server:
@@ -63,12 +64,6 @@ def play(server: Server, script: Callable[[NoticeWriter], Coroutine[Any, Any, No
 
     asyncio.run(run())
     return outcomes
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 def test_the_same_again_is_counted() -> None:

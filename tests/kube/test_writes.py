@@ -18,6 +18,7 @@ from boardlet_bridge.kube.status_writer import Key, StatusWriter
 from boardlet_cli.cluster import Cluster
 from controlplane import ControlPlane
 from fakes.api_proxy import ApiProxy, Fault, writing
+from waiting import until
 
 INTERVAL_S = 1.0
 
@@ -56,11 +57,6 @@ class World:
         self.reported |= reported
         self.writer.mark(self.key, urgent)
         return asyncio.get_running_loop().time()
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
-            while not true():
-                await asyncio.sleep(0.005)
 
 
 Script = Callable[[World], Coroutine[Any, Any, None]]
@@ -103,7 +99,7 @@ def test_values_fall_together_and_the_last_one_lands(play: Callable[..., World],
         for n in range(1, 201):
             world.mark(light=n)
             await asyncio.sleep(0.01)
-        await world.until(lambda: not world.writer.pending)
+        await until(lambda: not world.writer.pending)
 
     world = play(script)
     assert there(cluster) == {"light": 200}
@@ -117,10 +113,10 @@ def test_a_condition_does_not_wait_for_the_interval_of_values(play: Callable[...
 
     async def script(world: World) -> None:
         world.mark(light=1)
-        await world.until(lambda: world.outcomes["written"] == 1)
+        await until(lambda: world.outcomes["written"] == 1)
         world.mark(light=2)
         at = world.mark(urgent=True, door=True)
-        await world.until(lambda: world.outcomes["written"] == 2)
+        await until(lambda: world.outcomes["written"] == 2)
         assert world.seen[-1][0] - at < INTERVAL_S / 2
         assert there(cluster) == {"light": 2, "door": True}
         await asyncio.sleep(1.5 * INTERVAL_S)
@@ -134,13 +130,13 @@ def test_nothing_is_written_for_nothing(play: Callable[..., World], cluster: Clu
 
     async def script(world: World) -> None:
         world.mark(light=1)
-        await world.until(lambda: world.outcomes["written"] == 1)
+        await until(lambda: world.outcomes["written"] == 1)
         version = world.object["metadata"]["resourceVersion"]
         for n in range(50):
             world.mark(urgent=n % 2 == 0)
         world.mark(light=2)
         world.mark(light=1)
-        await world.until(lambda: not world.writer.pending)
+        await until(lambda: not world.writer.pending)
         assert cluster.get("board", "g1")["metadata"]["resourceVersion"] == version
 
     assert play(script).outcomes == {"written": 1}
@@ -163,7 +159,7 @@ def test_retry_after_is_obeyed(
             asked, asking_s = proxy.counts["429"], asyncio.get_running_loop().time() - began
             assert 2 <= asked <= asking_s + 1.1
             proxy.faults = []
-            await world.until(lambda: not world.writer.pending)
+            await until(lambda: not world.writer.pending)
 
         world = play(script, kubeconfig)
     assert world.outcomes["written"] == 1
@@ -178,7 +174,7 @@ def test_another_writer(play: Callable[..., World], cluster: Cluster) -> None:
             patch = json.dumps({"spec": {"properties": {"led": n % 2 == 0}}})
             await asyncio.to_thread(cluster.run, "patch", "board", "g1", "--type=merge", "-p", patch)
             world.mark(urgent=True, light=n)
-            await world.until(lambda: not world.writer.pending)
+            await until(lambda: not world.writer.pending)
         assert cluster.get("board", "g1")["spec"]["properties"] == {"led": True}
         assert there(cluster) == {"light": 2}
 

@@ -43,6 +43,7 @@ from fakes.login import Login, logs_in
 from hypothesis import given
 from hypothesis import strategies as st
 from provision.missing import Missing
+from waiting import until
 
 IDS = [f"b{n:07d}" for n in range(5)]
 LOGINS = st.dictionaries(st.sampled_from(IDS), st.sampled_from(["one", "two"]))
@@ -141,12 +142,6 @@ def looped(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., No
 
 def settings(broker: Broker) -> MqttSettings:
     return MqttSettings("127.0.0.1", broker.port, BRIDGE, broker.folder.parent / "password")
-
-
-async def until(true: Callable[[], bool], wait_s: float = 20.0) -> None:
-    async with asyncio.timeout(wait_s):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import broker as brokers
@@ -14,6 +14,7 @@ from boardlet_wire.topic import topic
 from broker import Broker
 from broker.access import BRIDGE
 from provision.process import Process, free_port, listens
+from waiting import until
 
 IDS = [f"b{n:07d}" for n in range(2000)]
 
@@ -53,12 +54,6 @@ def broker(broker_programs: brokers.Programs, tmp_path: Path) -> Iterator[Broker
 def settings(broker: Broker, **more: object) -> MqttSettings:
     password = broker.folder.parent / "password"
     return MqttSettings(**{"host": "127.0.0.1", "port": broker.port, "user": BRIDGE, "password_file": password, **more})  # type: ignore[arg-type]
-
-
-async def until(true: Callable[[], bool], wait_s: float = 30.0) -> None:
-    async with asyncio.timeout(wait_s):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 def fill(broker: Broker, payload: bytes = b"x") -> None:

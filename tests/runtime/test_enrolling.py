@@ -23,6 +23,7 @@ from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_wire import claim, seal
 from boardlet_wire.names import GrantCode, GrantKey
 from controlplane import ControlPlane
+from waiting import until
 
 MODEL = Path(__file__).parents[2] / "crds/samples/greenhouse.yaml"
 RING = KeyRing(bytes(range(32)), bytes(16))
@@ -48,7 +49,7 @@ class Stranger:
         heard = self.world.answers.setdefault(f"e/{self.fingerprint}/a", [])
         before = len(heard)
         self.world.made.request(self.fingerprint, self.request())
-        await self.world.until(lambda: len(heard) > before)
+        await until(lambda: len(heard) > before)
         body = seal.verify(self.world.made.keys.down, f"e/{self.fingerprint}/a", bytes(16), heard[-1], seal.DOWN_TAG)
         assert body is not None
         return GrantCode(Fields.decode(body).integer(GrantKey.CODE))
@@ -75,11 +76,6 @@ class World:
             lambda outcome: self.outcomes.update([outcome]),
             rival=lambda board_id, name: self.claimed.get(board_id, name) != name,
         )
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
-            while not true():
-                await asyncio.sleep(0.01)
 
     async def reason(self, who: Stranger, wanted: str) -> None:
         """Wait until the Enrollment shows this reason."""
@@ -261,7 +257,7 @@ def test_a_flood_is_bounded_and_counted(play: Play) -> None:
             world.made.request(stranger.fingerprint, stranger.request())
             world.made.request(stranger.fingerprint, stranger.request()[:-1] + b"x")
         assert world.outcomes["flood"] >= 2 * enrollment.WAITING
-        await world.until(lambda: world.outcomes["too_many"] >= 5)
+        await until(lambda: world.outcomes["too_many"] >= 5)
         names = await world.kubectl("get", "enrollments", "-o", "name")
         assert len(names.split()) == MAX_OPEN
         assert world.outcomes["wrong_seal"] > 0
@@ -331,7 +327,7 @@ def test_what_cannot_be_kept_in_the_cluster_is_said(play: Play) -> None:
         world.made._settings = replace(world.made._settings, namespace="no-such-namespace")
         one = Stranger(world, "one")
         world.made.request(one.fingerprint, one.request())
-        await world.until(lambda: world.outcomes["unavailable"] + world.outcomes["failed"] > 0)
+        await until(lambda: world.outcomes["unavailable"] + world.outcomes["failed"] > 0)
         assert "no-such-namespace" in world.made.why
         world.made._settings = replace(world.made._settings, namespace=namespace)
         assert await one.ask() is GrantCode.PENDING

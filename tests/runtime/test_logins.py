@@ -9,6 +9,7 @@ import pytest
 from boardlet_bridge.runtime import credential
 from boardlet_bridge.runtime.credential import Credentials, CredentialSettings
 from boardlet_bridge.runtime.login import Logins
+from waiting import until
 
 
 def test_one_replica_keeps_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,9 +30,7 @@ def test_one_replica_keeps_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await asyncio.sleep(3 * credential.COALESCE_S)
         assert not users.exists()
         keeps[0] = True
-        async with asyncio.timeout(10):
-            while not users.exists():
-                await asyncio.sleep(0.01)
+        await until(users.exists)
         assert "board0001:" in users.read_text()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
