@@ -1,18 +1,24 @@
-"""The bundled broker in a pod of its own: what an upgrade leaves alone, who reaches whom, two brokers on one volume."""
+"""The bundled broker in a pod of its own: what an upgrade leaves alone, who reaches whom, two brokers on one volume.
+
+The official image's programs are busybox'; here they are Debian's, and inotifyd is toybox': the same interface.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import broker as brokers
 import pytest
 import yaml
-from boardlet_bridge.mqtt.credential import acl, hashed
-from fakes.login import Login, until
+from boardlet_bridge.mqtt.credential import UsersFile, acl, hashed
+from fakes.login import Login, logs_in, until
 from paho.mqtt import publish, subscribe
+from provision import debs
+from provision.missing import Missing
 from provision.process import Process, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +114,19 @@ def test_only_the_bridge_reaches_its_own_port(helm: Any) -> None:
     assert to == [[{"podSelector": named(objects, "Deployment")["boardlet-broker"]["spec"]["selector"]}]]
 
 
+@BOTH
+def test_a_broker_is_ready_when_it_lets_in(helm: Any, own: bool) -> None:
+    """A broker that waits for its volume is not Ready and not killed for it; its Services lead there all the same."""
+    objects = helm.render("--set", f"broker.ownPod={str(own).lower()}")
+    made = named(objects, "Deployment")["boardlet-broker" if own else "boardlet-bridge"]["spec"]["template"]["spec"]
+    (broker,) = (container for container in made["containers"] if container["name"] == "broker")
+    startup, live = broker["startupProbe"], broker["livenessProbe"]
+    assert startup["tcpSocket"] == live["tcpSocket"] == {"port": "mqtt"}
+    assert startup["periodSeconds"] * startup["failureThreshold"] > made["terminationGracePeriodSeconds"] * 5
+    services = [o["spec"] for name, o in named(objects, "Service").items() if "broker" in name]
+    assert [service["publishNotReadyAddresses"] for service in services] == [True] * (2 if own else 1)
+
+
 def test_both_pods_have_one_volume_on_one_node(helm: Any, tmp_path: Path) -> None:
     """The bridge is scheduled to the broker's node, beside what the user asks; volume, group and label are the same."""
     asked = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}
@@ -141,8 +160,8 @@ class Bundled:
         self.state.mkdir()
         self.processes: list[Process] = []
 
-    def pod(self) -> tuple[Process, int]:
-        """Another pod's broker, not started yet, and its port for the bridge."""
+    def pod(self, programs: Path | None = None) -> tuple[Process, int]:
+        """Another pod's broker, not started yet, and its port for the bridge; `programs` are in its image, too."""
         folder = self.folder / f"pod{len(self.processes)}"
         folder.mkdir()
         inside = free_port()
@@ -156,7 +175,8 @@ class Bundled:
             ):
                 text = text.replace(was, now)
             (folder / name).write_text(text + ("user root\n" if name.endswith(".conf") and os.geteuid() == 0 else ""))
-        env = {**self._program.env, "PATH": f"{self._program.path.parent}:{os.environ['PATH']}"}
+        path = [*([programs] if programs else []), self._program.path.parent, os.environ["PATH"]]
+        env = {**self._program.env, "PATH": os.pathsep.join(map(str, path))}
         process = Process("broker", ["sh", folder / "start"], log=folder / "broker.log", env=env, cwd=folder)
         self.processes.append(process)
         return process, inside
@@ -189,10 +209,68 @@ def answers(process: Process, port: int) -> None:
     process.wait_until(lets_in)
 
 
-def children(process: Process) -> list[str]:
-    """The names of what it has started; some may end while this is read."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [path.read_text().strip() for pid in found if (path := Path(f"/proc/{pid}/comm")).exists()]
+def group(process: Process) -> list[str]:
+    """The names of what runs in its group, it and all that it has started; some may end while this is read."""
+    names = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            before, _, after = stat.read_text().rpartition(") ")
+            if int(after.split()[2]) == process.pid:
+                names.append(before.partition("(")[2])
+    return names
+
+
+@pytest.fixture(scope="module")
+def inotifyd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that program."""
+    try:
+        program = debs.installed("toybox") or debs.program("toybox")
+    except Missing as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "inotifyd").symlink_to(program.path)
+    return folder
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["inotifyd", "without"])
+def test_logins_are_read_when_they_change(bundled: Bundled, request: pytest.FixtureRequest, watched: bool) -> None:
+    """Who is let in or taken out while the broker runs is let in or thrown off, others stay: by the change itself.
+
+    Where an image has no inotifyd its files are looked at instead, and its log says so.
+    """
+    process, port = bundled.pod(request.getfixturevalue("inotifyd") if watched else None)
+    process.start()
+    answers(process, port)
+    known, users = {BRIDGE: SECRET, BOARD: SECRET, OTHER: SECRET}, UsersFile(bundled.state / "users")
+    users.write(known)  # what stood there was nobody's
+    with Login(port, OTHER, SECRET) as other:
+        for _ in range(2):
+            users.write({user: secret for user, secret in known.items() if user != BOARD})
+            assert until(lambda: not logs_in(port, BOARD, SECRET))
+            users.write(known)
+            assert until(lambda: logs_in(port, BOARD, SECRET))
+        assert not other.gone
+    names = group(process)
+    assert "mosquitto" in names
+    assert ("sleep" not in names) is watched
+    assert ("once a second" not in process.log.read_text()) is watched
+
+
+def test_a_file_that_cannot_be_read_ends_nothing(bundled: Bundled, inotifyd: Path) -> None:
+    """What cannot be copied is told, those who are in stay in; when it is mended, the next change is read as ever."""
+    process, port = bundled.pod(inotifyd)
+    process.start()
+    answers(process, port)
+    users = bundled.state / "users"
+    users.rename(users.with_name("aside"))
+    users.mkdir()  # a root's test has no file that it may not read
+    assert until(lambda: "cat: users:" in process.log.read_text())
+    assert logs_in(port, BOARD, SECRET)
+    users.rmdir()
+    (bundled.state / "new").write_text(f"{BRIDGE}:{hashed(SECRET)}\n")
+    (bundled.state / "new").rename(users)
+    assert until(lambda: not logs_in(port, BOARD, SECRET))
+    assert logs_in(port, BRIDGE, SECRET)
 
 
 def test_a_second_broker_waits_for_the_first(bundled: Bundled) -> None:
@@ -204,7 +282,7 @@ def test_a_second_broker_waits_for_the_first(bundled: Bundled) -> None:
     first.start()
     answers(first, port)
     second.start()
-    assert until(lambda: "flock" in children(second))
+    assert until(lambda: "another broker has this volume" in second.log.read_text() and "flock" in group(second))
     topic, auth = f"b/00/{BOARD}/d", {"username": BRIDGE, "password": SECRET}
     publish.single(topic, b"last", 1, retain=True, hostname="127.0.0.1", port=port, auth=auth)
     with pytest.raises(ConnectionRefusedError):

@@ -69,10 +69,11 @@ def image(context: Context) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def broker_image(engine: Engine) -> Iterator[str]:
-    """mosquitto as Debian packages it: the chart's own broker image has the same program and also a shell."""
+    """mosquitto as Debian packages it: the chart's own broker image has the same, a shell and inotifyd."""
     name = f"boardlet-broker-test:{uuid.uuid4().hex[:8]}"
     try:
-        tar = debian("container-broker", "mosquitto")
+        link = '--customize-hook=ln -s toybox "$1/usr/bin/inotifyd"'
+        tar = debian("container-broker-inotifyd", "mosquitto,toybox", link)
     except Missing as missing:
         pytest.skip(str(missing))
     engine.run("import", tar, name, timeout_s=BUILD_S)

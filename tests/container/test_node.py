@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -131,10 +132,14 @@ class Site:
         self.cluster.until("board", name, true, WAIT_S)
         assert self.boards[name].pin(LED) == int(led)
 
-    def connects(self, beginning: str) -> int:
-        """How often the broker let in a board whose id begins so, by its log on the node: no cluster is asked."""
+    def broker_log(self) -> list[str]:
+        """What the broker's pods have said, line by line, as it is on the node: no cluster is asked."""
         logs = (self.node.folder / "pod-logs").glob(f"{SYSTEM}_{BROKER}-*/broker/*.log")
-        return sum(f" as {beginning}" in line for log in logs for line in log.read_text().splitlines())
+        return [line for log in logs for line in log.read_text().splitlines()]
+
+    def connects(self, beginning: str) -> int:
+        """How often the broker let in a board whose id begins so."""
+        return sum(f" as {beginning}" in line for line in self.broker_log())
 
     def all_connects(self) -> dict[str, int]:
         return {name: self.connects(board_id) for name, board_id in BOARDS.items()}
@@ -158,7 +163,7 @@ def site(engine: Any, image: str, broker_image: str, tmp_path_factory: pytest.Te
         with told("the two images imported"):
             node.import_image(archive)
         archive.unlink()
-        for number in (1, 2):
+        for number in (1, 2, 3):
             node.plane.kubectl("create", "-f", "-", stdin=volume(node, number))
         kubectl, env = node.plane.programs.kubectl, node.plane.kubectl_env()
         made = Site(node, Cluster(kubectl, env, namespace="default"), Cluster(kubectl, env, namespace=SYSTEM), names)
@@ -174,14 +179,21 @@ def site(engine: Any, image: str, broker_image: str, tmp_path_factory: pytest.Te
 
 
 def volume(node: nodes.Node, number: int) -> str:
-    """A volume of the node's own disk, as k3s' local-path makes one when it is asked."""
+    """A volume of the node's own disk: the first local, which the kubelet gives to the pods' group.
+
+    The others are as k3s' local-path makes one: everybody may write there, and it stays root's.
+    """
     path = node.folder / f"volume{number}"
     path.mkdir()
+    source: dict[str, Any] = {"local": {"path": str(path)}}
+    if number > 1:
+        path.chmod(0o777)
+        source = {"hostPath": {"path": str(path), "type": "Directory"}}
     term = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node.name]}
     spec = {
         "capacity": {"storage": "2Gi"},
         "accessModes": ["ReadWriteOnce"],
-        "local": {"path": str(path)},
+        **source,
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}},
     }
     body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"local-{number}"}, "spec": spec}
@@ -209,6 +221,8 @@ def test_installed_and_boards_outside_are_ready(site: Site, tmp_path_factory: py
             board.start()
         for name in BOARDS:
             site.synced(name, 1, led=True)
+    # Their logins, which the other pod wrote, were told by inotify.
+    assert not [line for line in site.broker_log() if "once a second" in line]
 
 
 def test_kubectl_edit_reaches_the_board(site: Site) -> None:
@@ -323,18 +337,36 @@ def test_from_one_pod_to_two_and_back(site: Site) -> None:
 
 
 @pytest.mark.timeout(400)
+def test_a_lost_volume_is_replaced(site: Site) -> None:
+    """The commands of docs/operations.md, Broker lost, give a new volume; both boards are Ready, not flashed."""
+    text = (ROOT / "docs/operations.md").read_text().partition("\n### Broker lost\n")[2].partition("```sh\n")[2]
+    commands = [shlex.split(line) for line in text.partition("```")[0].splitlines() if line.strip()]
+    assert [command[0] for command in commands] == ["kubectl"] * 3 + ["helm"]
+    volume = site.system.get("pvc", BROKER)["spec"]["volumeName"]
+    with told("the volume lost, a new one, both boards Ready at an edit"):
+        for program, *arguments in commands:
+            if program == "kubectl":
+                site.system.run(*arguments, timeout_s=WAIT_S)
+            else:
+                site.helm(*(CHART if part == "bridge/chart" else part for part in arguments))
+        for name in BOARDS:
+            site.synced(name, site.edit(name, led=name == "g2"), led=name == "g2")
+    assert site.system.get("pvc", BROKER)["spec"]["volumeName"] != volume
+
+
+@pytest.mark.timeout(400)
 def test_uninstalled_and_installed_again(site: Site) -> None:
     """Uninstalled, Boards and root key stay and boards work on; installed again, both are Ready without flashing."""
     with told("helm uninstall --wait"):
         site.helm("uninstall", "boardlet", "--wait", "--timeout=120s")
     site.system.run("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/instance=boardlet", "--timeout=60s")
     assert site.system.run("get", "pods,services,deployments", "-o", "name").stdout == ""
-    assert [board.pin(LED) for board in site.boards.values()] == [1, 0]
+    assert [board.pin(LED) for board in site.boards.values()] == [0, 1]
     uids = {name: site.cluster.get("board", name)["metadata"]["uid"] for name in BOARDS}
     with told("helm install --wait again, both boards Ready at an edit"):
         site.install("install")
         for name in BOARDS:
-            site.synced(name, site.edit(name, led=name == "g2"), led=name == "g2")
+            site.synced(name, site.edit(name, led=name == "g1"), led=name == "g1")
     assert uids == {name: site.cluster.get("board", name)["metadata"]["uid"] for name in BOARDS}
 
 
