@@ -13,8 +13,10 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,6 +29,8 @@ READY_S = 60.0  # a busy machine of two cores starts a control plane in 20 s
 _POLL_S = 0.01  # a child's start has no event to wait for
 _FIRST_PORT = 10240  # above what well-known servers take
 _PORT_TRIES = 100
+_RESERVED = 64  # ports that a process keeps for itself; the servers of those before have long started
+_reserved: deque[socket.socket] = deque()
 _TAIL_BYTES = 3000  # the end of a log that fits a screen
 # The parent may have died before the kernel was asked to watch it: then do not run at all.
 _UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"'
@@ -178,10 +182,13 @@ def free_port() -> int:
 
     Kernels hand out the ports of their ephemeral range to clients: a server that gives up such a port for a moment
     may not get it back, and a client that retries may even connect to itself. So it is one from below that range.
+    Nobody else who asks here is given it for a while, in no other process either: its server may start only later.
     """
     for _ in range(_PORT_TRIES):
         port = random.randrange(_FIRST_PORT, _first_ephemeral_port())
         with socket.socket() as probe:
+            if not _reserve(port):
+                continue
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
@@ -189,6 +196,22 @@ def free_port() -> int:
                 continue
             return port
     raise Missing("a free TCP port on loopback", f"{_PORT_TRIES} random ports were all taken; close something")
+
+
+def _reserve(port: int) -> bool:
+    # A name of the kernel's, which goes with the process that holds it: one lock for all processes, and no file.
+    if sys.platform != "linux":
+        return True
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        held.bind(f"\0boardlet-port-{port}")
+    except OSError:
+        held.close()
+        return False
+    _reserved.append(held)
+    if len(_reserved) > _RESERVED:
+        _reserved.popleft().close()
+    return True
 
 
 def _first_ephemeral_port() -> int:
