@@ -21,7 +21,7 @@ from provision.missing import Missing
 from virtualboard.cortexm import CortexMBoard, firmware
 
 BOARD_ID = "k7m2q9xa"
-ORDER = Order(None, "g1", "greenhouse", "10.0.0.5", 1883, only(secrets.token_bytes(32)), BOARD_ID)
+ORDER = Order(None, "g1", "greenhouse", "10.0.0.5", 1883, only(secrets.token_bytes(32)), BOARD_ID, romfs=False)
 
 
 def powered(frozen: bool) -> Iterator[CortexMBoard]:

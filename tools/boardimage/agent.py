@@ -20,6 +20,7 @@ from .umqtt import simple
 FIRMWARE: Final = Path(__file__).parents[2] / "firmware"
 WIRE: Final = ("__init__.py", "cbor.py", "seal.py", "topic.py")
 MAIN: Final = "main.py"
+FOLDERS: Final = ("boardlet", "boardlet_wire", "drivers", "rotation", "umqtt")  # all of it but main.py
 TLS: Final = "boardlet/tls.py"
 
 Image = Mapping[str, bytes]  # path on the board → content

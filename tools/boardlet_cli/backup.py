@@ -16,12 +16,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import boardimage
 import typer
+from boardimage.agent import FOLDERS
 from chips import ChipError, esp, ports
 
-from boardlet_cli import firmware
+from boardlet_cli import firmware, romfs
 from boardlet_cli.device import Device
-from boardlet_cli.flash import CLAIM_FOLDER, CONFIG, FOLDERS, configuration
+from boardlet_cli.flash import CLAIM_FOLDER, CONFIG, configuration
 from boardlet_cli.identity import ID_FORM
 from boardlet_cli.options import PortArgument
 from boardlet_cli.report import Report, for_user
@@ -38,7 +40,7 @@ def backup(
     ] = None,
     chip: Chip = False,
 ) -> None:
-    """Read everything that is on a board into a file, its key among it: a tar of its files, or the whole flash."""
+    """Read what is on a board into a file, its key among it: a tar of the files on its flash, or the whole flash."""
     with for_user(False) as report, ExitStack() as stack:
         place = ports.choose(port)
         device = None if chip else firmware.prompt(stack, place)
@@ -46,6 +48,10 @@ def backup(
             path = output or Path(f"{_name(device)}-{time.strftime('%Y%m%d-%H%M%S')}.tar")
             with _whole(path):
                 count = _files(device, path, report)
+            if romfs.held(device):
+                report.note(
+                    "the agent is in the board's ROMFS, which the tar does not hold: `boardlet flash` puts it there"
+                )
             report.done({}, f"{path}: {count} files, readable by you only; it holds the board's key")
             return
         found = esp.identify(place.path)
@@ -123,5 +129,8 @@ def _remove(device: Device) -> int:
     gone = [name for name in device.walk() if ours(name)]
     for name in sorted(gone, key=lambda name: name != MAIN):  # main.py first: half an agent is not started
         device.remove(name)
+    if romfs.held(device) and not romfs.foreign(device):
+        gone += [path.decode(errors="replace") for path in device.rom_files()]
+        device.deploy(boardimage.romfs({}))
     device.forget_identity()
     return len(gone)

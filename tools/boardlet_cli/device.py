@@ -1,4 +1,4 @@
-"""A board at a serial port, through mpremote's library: the only module that imports it.
+"""A board at a serial port, through mpremote's library: the only module that speaks to a board through it.
 
 mpremote's signatures held from 1.26 to 1.29, but they are no promise; whatever changes is mended here. USB copies can
 corrupt silently, so a file is written under a temporary name, hashed by the board, and renamed only if it is right.
@@ -10,15 +10,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import re
 import struct
+import sys
 import termios
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, Final
 
+from mpremote.commands import CommandError, do_romfs
 from mpremote.transport import TransportError, TransportExecError
 from mpremote.transport_serial import SerialTransport
 from serial import SerialException
@@ -35,6 +40,7 @@ PARTIAL: Final = ".new"  # after the name of a file that is still being written
 MPY_VERSION: Final = 6  # of the .mpy files that mpy-cross 1.29 makes; MicroPython 1.19 and newer load them
 OLDEST: Final = (1, 25)
 FIND_PORT: Final = "`ls /dev/ttyUSB* /dev/ttyACM*` finds it"
+_OFFSET: Final = re.compile(r"Writing at offset (\d+)")
 
 # What mpremote lets through when a port falls silent: half an answer is no struct, a lost device no open file.
 _GONE: Final = (SerialException, OSError, struct.error, UnicodeDecodeError, termios.error)
@@ -191,6 +197,48 @@ class Device:
         """Remove an empty folder if it is there."""
         self._run(onboard.REMOVE_FOLDER.format(path=path))
 
+    def has(self, path: str) -> bool:
+        """Whether there is a file or folder of this name, be it empty."""
+        return bool(self._value(onboard.HAS.format(path=path)))
+
+    def rom_bytes(self) -> int:
+        """The size of its ROMFS partition, 0 where it has none."""
+        return int(self._value(onboard.ROM_BYTES))
+
+    def rom_files(self) -> list[bytes]:
+        """Every file in its ROMFS, by its path there; none where there is none, or none that can be read."""
+        return [bytes(path) for path in self._value(onboard.ROM_FILES)]
+
+    def rom_found(self, name: str) -> bool:
+        """Whether its ROMFS is mounted and searched for modules, and has this folder."""
+        return bool(self._value(onboard.ROM_FOUND.format(name=name)))
+
+    def rom_sha256(self, length: int) -> str:
+        """Of the first bytes of its ROMFS partition."""
+        return self._run(onboard.ROM_HASH.format(length=length)).strip()
+
+    def deploy(self, image: bytes, progress: Callable[[int], None] = lambda n: None) -> None:
+        """Write an image to its ROMFS partition and mount it as at a start; raises DeviceError if it is not there then.
+
+        What the partition held before is gone with the first byte.
+        """
+        with TemporaryDirectory(prefix="boardlet-romfs-") as folder, redirect_stdout(_Offsets(progress)):
+            path = Path(folder, "agent.romfs")
+            path.write_bytes(image)
+            state = SimpleNamespace(transport=self._serial, ensure_raw_repl=lambda: None, did_action=lambda: None)
+            words = SimpleNamespace(command=["deploy"], path=str(path), partition=0, mpy=False)
+            try:
+                self._guard(lambda: do_romfs(state, words))
+            except (CommandError, SystemExit) as error:
+                raise DeviceError(f"mpremote does not write to the ROMFS of {self.port}: {error}") from error
+        # mpremote does not ask whether a write went well.
+        if self.rom_sha256(len(image)) != hashlib.sha256(image).hexdigest():
+            raise DeviceError(
+                f"the ROMFS of {self.port} does not hold what was written to it: flash again; if it stays so, that "
+                "part of the flash is worn out or locked, and --no-romfs does without it"
+            )
+        self._prompt()
+
     def walk(self) -> list[str]:
         """Every file of the board, by its path."""
         return sorted(self._value(onboard.WALK))
@@ -244,6 +292,22 @@ class Device:
         except (TransportError, *_GONE) as error:
             self._silent = True
             raise DeviceError(f"{self.port} does not answer any more ({error}): check cable and power") from error
+
+
+class _Offsets(StringIO):
+    """Standard output while mpremote deploys: what it prints says how many bytes have been written until now."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        super().__init__()
+        self._progress = progress
+        self._outside = sys.stdout
+        self.rich_proxied_file = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # where a bar is drawn
+
+    def write(self, text: str) -> int:
+        if found := _OFFSET.search(text):
+            with redirect_stdout(self._outside):
+                self._progress(int(found[1]))
+        return len(text)
 
 
 def _is_serial(path: str) -> bool:

@@ -2,7 +2,9 @@
 
 The order is such that a failure leaves something that works: new files before old ones go (MicroPython takes an old .py
 before the .mpy beside it), main.py after what it needs, configuration last. A board that
-has an identity keeps it, and its Wi-Fi where no other is named. An agent that is frozen into the image needs no files.
+has an identity keeps it, and its Wi-Fi where no other is named. An agent that is frozen into the image needs no files;
+one in ROMFS is written and verified before the files go that would hide it, and main.py is away while what it would
+start is half there.
 """
 
 from __future__ import annotations
@@ -15,18 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from boardimage import Image, image
-from boardimage.agent import FIRMWARE, MAIN
+from boardimage.agent import FIRMWARE, FOLDERS, MAIN
 from boardimage.authority import CA
 from boardlet_bridge.core.root_key import RootKeyInvalid, RootKeys, serving
 from boardlet_wire import seal
 from boardlet_wire.keys import board_key, claim_key
 
+from boardlet_cli import romfs
 from boardlet_cli.device import PARTIAL, Device, Info
 from boardlet_cli.identity import Identity, checked_id
 from boardlet_cli.order import FlashFailed, Order
 
 CONFIG: Final = "config.json"
-FOLDERS: Final = ("boardlet", "boardlet_wire", "drivers", "rotation", "umqtt")
+ROMFS: Final = "ROMFS"  # in place of a path
 CLAIM_FOLDER: Final = "enrol"  # never frozen: a board has it until it has an identity
 SPARE_BYTES: Final = 16 * 1024  # for what the agent keeps: model, desired, crash, two copies each
 VERSION: Final = re.findall(r'__version__ = "(.+)"', (FIRMWARE / "boardlet/__init__.py").read_text())[0]
@@ -45,6 +48,10 @@ class Plan:
     config_changes: bool
     frozen: str | None
     """The version of the agent in its image, if that is the one that it will run."""
+    way: romfs.Way
+    """Whether the agent goes into ROMFS, or in files onto the flash."""
+    stops: bool
+    """main.py goes before anything else does, because what it would start meanwhile is half there."""
 
 
 def plan(order: Order, device: Device, identity: Identity) -> Plan:
@@ -52,7 +59,9 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
     info = device.info()
     frozen = device.frozen_agent()
     frozen = frozen if frozen == VERSION else None
-    wanted = {**image(frozen=bool(frozen), claim=bool(order.claim), tls=bool(order.tls)), **_authority(order, device)}
+    agent = image(frozen=bool(frozen), claim=bool(order.claim), tls=bool(order.tls))
+    way = _way(order, device, agent, frozen)
+    wanted = {**(romfs.beside(agent) if way.rom else agent), **_authority(order, device)}
     write = {path: content for path, content in wanted.items() if device.sha256(path) != sha256(content)}
     stale = tuple(
         f"{folder}/{name}"
@@ -60,6 +69,10 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
         for name in device.files(folder)
         if name.endswith((".py", ".mpy", PARTIAL)) and f"{folder}/{name}" not in wanted
     )
+    changes = bool(stale) or not way.rom.right if way.rom else any(path != MAIN for path in write)
+    stops = not frozen and changes and romfs.stops(device, way)
+    if stops or (way.rom and changes):
+        write[MAIN] = wanted[MAIN]
     if CA not in wanted and device.sha256(CA):
         stale = (*stale, CA)
     if frozen:
@@ -77,9 +90,15 @@ def plan(order: Order, device: Device, identity: Identity) -> Plan:
         **({"tls": order.tls.config(identity.existing)} if order.tls else {}),
         **(order.extra or {}),
     }
-    changes = config != configuration(device)
     kept = len(wanted) - len(write)
-    return Plan(info, identity.board_id, write, kept, stale, json.dumps(config).encode(), changes, frozen)
+    text, differs = json.dumps(config).encode(), config != configuration(device)
+    return Plan(info, identity.board_id, write, kept, stale, text, differs, frozen, way, stops)
+
+
+def _way(order: Order, device: Device, agent: Image, frozen: str | None) -> romfs.Way:
+    if frozen:
+        return romfs.Way(None, f"the agent {frozen} is frozen into its image")
+    return romfs.choose(device, agent) if order.romfs else romfs.Way(None, "--no-romfs asks for that")
 
 
 def _authority(order: Order, device: Device) -> dict[str, bytes]:
@@ -105,21 +124,43 @@ def _own(order: Order, identity: Identity) -> dict[str, object]:
 
 
 def write(what: Plan, device: Device, progress: Callable[[str, int], None]) -> None:
-    """Carry out the plan's files; `progress` is told each file and how many of its bytes have gone."""
-    for path in what.remove:
+    """Carry out the plan's files; `progress` is told each file, or ROMFS, and how many of its bytes have gone."""
+    if what.stops:
+        device.remove(MAIN)
+    if what.way.rom:
+        _into_rom(what, what.way.rom, device, progress)
+    after = () if what.way.rom else what.remove
+    for path in after:
         if path.endswith(PARTIAL):
             device.remove(path)
     for path in sorted(what.write, key=lambda path: path == MAIN):
         content = what.write[path]
         device.put(path, content, lambda n, path=path: progress(path, n))  # type: ignore[misc]
         progress(path, len(content))
-    for path in what.remove:
+    for path in after:
         device.remove(path)
     if what.frozen:
         for folder in FOLDERS:
             device.remove_folder(folder)
     if what.config_changes:
         device.put(CONFIG, what.config)
+
+
+def _into_rom(what: Plan, rom: romfs.Rom, device: Device, progress: Callable[[str, int], None]) -> None:
+    if not rom.right:
+        device.deploy(rom.image, lambda n: progress(ROMFS, n))
+        progress(ROMFS, len(rom.image))
+    if not device.rom_found(FOLDERS[0]):
+        raise FlashFailed(
+            f"the MicroPython of {device.port} does not start with its ROMFS mounted and searched: does its boot.py "
+            "unmount it? Flash again, or do without it by --no-romfs"
+        )
+    if MAIN in what.write:
+        device.remove(MAIN)
+    for path in what.remove:
+        device.remove(path)
+    for folder in FOLDERS:
+        device.remove_folder(folder)
 
 
 def broker_password(root_keys: RootKeys, board_id: str, key_number: int) -> str:

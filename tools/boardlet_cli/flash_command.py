@@ -96,6 +96,10 @@ def flash(
         ),
     ] = None,
     erase: Annotated[bool, typer.Option("--erase", help="Erase the whole chip before, files and all.")] = False,
+    no_romfs: Annotated[
+        bool,
+        typer.Option("--no-romfs", help="Put the agent's files onto the flash, though the board has room in ROMFS."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
     wait_s: Annotated[int, typer.Option(help="Seconds to wait until the Board is Ready.", min=1)] = 60,
     boards: Annotated[
@@ -132,6 +136,7 @@ def flash(
             claim_number=claim_number if claim else None,
             image=image,
             erase=erase,
+            no_romfs=no_romfs,
             dry_run=dry_run,
             wait_s=wait_s,
         )
@@ -158,6 +163,7 @@ def flash(
         claim=claim_number if claim else 0,
         model_named=model is not None,
         tls=tls,
+        romfs=not no_romfs,
     )
     with for_user(as_json) as report:
         run(order, cluster, dry_run, wait_s, report)

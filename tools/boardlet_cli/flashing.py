@@ -14,7 +14,7 @@ from typing import Any, Final
 from chips import ChipError, ports
 from chips.image import ImageFile
 
-from boardlet_cli import asking, firmware, flash
+from boardlet_cli import asking, firmware, flash, romfs
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.device import Device
 from boardlet_cli.firmware import Seen
@@ -72,8 +72,11 @@ def run(order: Order, cluster: Cluster, dry_run: bool, wait_s: int, report: Repo
 
 def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, report: Report) -> str:
     # The session that the board's object is of until now.
-    total = sum(map(len, plan.write.values()))
-    if plan.write:
+    rom = plan.way.rom
+    total = sum(map(len, plan.write.values())) + (len(rom.image) if rom and not rom.right else 0)
+    if rom and not rom.right:
+        report.step(f"writing the agent into ROMFS, and {len(plan.write)} files beside it")
+    elif plan.write:
         report.step(f"writing {len(plan.write)} files of the agent")
     done: dict[str, int] = {}
 
@@ -83,7 +86,9 @@ def _finish(order: Order, plan: flash.Plan, device: Device, cluster: Cluster, re
 
     flash.write(plan, device, told)
     if plan.write:
-        report.step(f"wrote {total} bytes, each file checked by its SHA-256")
+        report.step(
+            f"wrote {total} bytes, {'ROMFS and ' if rom and not rom.right else ''}each file checked by its SHA-256"
+        )
     before = ""
     if order.claim:
         device.forget_identity()  # a copy of a former one, outside the file system
@@ -143,6 +148,8 @@ def _facts(
         "offset": kind.offset if image and kind else None,
         "files": plan and {"write": sorted(plan.write), "kept": plan.kept, "remove": list(plan.remove)},
         "frozenAgent": plan.frozen if plan else None,
+        "romfs": plan and plan.way.rom and {"bytes": len(plan.way.rom.image), "write": not plan.way.rom.right},
+        "way": plan.way.why if plan else None,
     }
 
 
@@ -170,6 +177,7 @@ def _lines(
         lines.append(f"the agent {plan.frozen} is frozen into its image; {len(plan.remove)} files of it to remove")
     else:
         size = sum(map(len, plan.write.values()))
+        lines.append(_way(plan.way))
         lines.append(
             f"{len(plan.write)} files to write ({size} bytes), {plan.kept} are right, {len(plan.remove)} to remove"
         )
@@ -181,3 +189,9 @@ def _lines(
     wifi = f"Wi-Fi {order.wifi[0]}, " if order.wifi else ""
     lines.append(f"id {identity.board_id}, {object_}{where}, {wifi}{order.broker}")
     return lines
+
+
+def _way(way: romfs.Way) -> str:
+    if way.rom is None:
+        return f"the agent goes onto the flash in .mpy files: {way.why}"
+    return f"the agent {'is in ROMFS, and right' if way.rom.right else 'goes into ROMFS'}: {way.why}"

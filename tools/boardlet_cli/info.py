@@ -14,7 +14,7 @@ from boardlet_wire.keys import board_key
 from chips import ports
 from provision.missing import Missing
 
-from boardlet_cli import asking, firmware, flash, sitefile
+from boardlet_cli import asking, firmware, flash, romfs, sitefile
 from boardlet_cli.cluster import Cluster, KubectlFailed
 from boardlet_cli.device import Device
 from boardlet_cli.flash_command import of_site
@@ -85,10 +85,17 @@ def _of_board(device: Device, facts: dict[str, Any], problems: list[str]) -> dic
     held = flash.configuration(device)
     health = device.health()
     frozen = device.frozen_agent()
-    files = image(tls="tls" in held)
+    agent = image(tls="tls" in held)
+    in_rom = romfs.runs(device)
+    files = romfs.beside(agent) if in_rom and not frozen else agent
     wrong = [p for p, content in files.items() if device.sha256(p) != flash.sha256(content)]
     facts["heap"] = f"{health['heap']} bytes free"
     facts["agent"] = f"{frozen} in its image" if frozen else f"{len(files) - len(wrong)} of {len(files)} files"
+    if in_rom and not frozen:
+        right = romfs.is_right(device, agent)
+        facts["agent"] = f"{flash.VERSION} in its ROMFS" if right else "another one in its ROMFS"
+        if not right:
+            problems.append(f"the agent in its ROMFS is not that of this version: {again}")
     facts["id"] = held.get("id")
     by = " by TLS" if "tls" in held else ""
     wifi = held.get("wifi")

@@ -66,6 +66,14 @@ try:
 except OSError:
     print([])
 """
+HAS: Final = """
+import os
+try:
+    os.stat({path!r})
+    print(True)
+except OSError:
+    print(False)
+"""
 WALK: Final = """
 import os
 def w(p):
@@ -81,6 +89,48 @@ f = []
 w('')
 print(f)
 """
+# MicroPython mounts the first of its ROMFS partitions, if it has any. Mapped or read, it is a buffer.
+ROM_BYTES: Final = """
+try:
+    import vfs
+    print(len(memoryview(vfs.rom_ioctl(2, 0))) if vfs.rom_ioctl(1) > 0 else 0)
+except (ImportError, AttributeError, TypeError, OSError):
+    print(0)
+"""
+ROM_HASH: Final = """
+import hashlib, binascii, vfs
+h = hashlib.sha256()
+b = memoryview(vfs.rom_ioctl(2, 0))
+for i in range(0, {length}, 512):
+    h.update(b[i : min(i + 512, {length})])
+print(binascii.hexlify(h.digest()).decode())
+"""
+# Names as bytes: writing that was interrupted leaves some that are no text.
+ROM_FILES: Final = """
+import os, vfs
+def w(p):
+    for e in os.ilistdir(p):
+        n = p + b'/' + e[0]
+        if e[1] == 0x4000:
+            w(n)
+        else:
+            f.append(n[5:])
+f = []
+try:
+    if vfs.rom_ioctl(1) > 0:
+        w(b'/rom')
+except (AttributeError, OSError):
+    pass
+print(f)
+"""
+ROM_FOUND: Final = """
+import os, sys
+try:
+    os.stat('/rom/{name}')
+    print('/rom' in sys.path)
+except OSError:
+    print(False)
+"""
 # The agent on ESP32 keeps a copy of its configuration outside the file system (boardlet.config).
 FORGET: Final = """
 try:
@@ -91,7 +141,17 @@ try:
 except (ImportError, OSError):
     pass
 """
-HEALTH: Final = """
+# Nothing is run of an agent in ROMFS that may be half there: main.py is away while one is written (boardlet_cli.flash).
+_WHOLE: Final = """
+import os, sys
+try:
+    os.stat('main.py')
+except OSError:
+    sys.path[:] = [p for p in sys.path if not p.startswith('/rom')]
+"""
+HEALTH: Final = (
+    _WHOLE
+    + """
 import gc
 gc.collect()
 r = {'heap': gc.mem_free()}
@@ -107,6 +167,7 @@ except Exception as e:
     r['error'] = repr(e)
 print(r)
 """
+)
 
 # Frozen modules come after files of the same name, so that only a look past these shows them.
 TLS: Final = """
@@ -131,7 +192,9 @@ sys.modules.pop('boardlet', None)
 """
 # A board that a person resets has not failed: this boot counts neither towards safe mode nor against the desired state
 # that is being tried (boardlet.health keeps the record). A board without an agent has none.
-LEAVE: Final = """
+LEAVE: Final = (
+    _WHOLE
+    + """
 import time, machine
 try:
     from boardlet.store import Store
@@ -145,3 +208,4 @@ except Exception:
 time.sleep_ms(50)
 machine.{how}()
 """
+)

@@ -47,6 +47,8 @@ class Order:
     """Whether the user has said the model, so that a Board of another one is not what was meant."""
     tls: Tls | None = None
     """How it knows its broker; None: it speaks MQTT without TLS."""
+    romfs: bool = True
+    """The agent goes into the board's ROMFS, if it has one that will do."""
 
     @property
     def broker(self) -> str:

@@ -15,15 +15,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final
 
 import typer
+from boardimage.agent import FOLDERS
 from chips import BAD_IMAGE, NOT_FOUND, ChipError, esp, ports
 from chips.boards import of_chip
 from chips.image import ESP_MAGIC, ImageFile, read
 from chips.ports import Port
 
-from boardlet_cli import firmware
+from boardlet_cli import firmware, romfs
 from boardlet_cli.backup import MAIN, ours
 from boardlet_cli.device import PARTIAL, Device
-from boardlet_cli.flash import CLAIM_FOLDER, CONFIG, FOLDERS, sha256
+from boardlet_cli.flash import CLAIM_FOLDER, CONFIG, sha256
 from boardlet_cli.options import AsJson, PortArgument
 from boardlet_cli.order import FlashFailed
 from boardlet_cli.report import Report, for_user
@@ -86,6 +87,7 @@ def _files(files: dict[str, bytes], place: Port, dry_run: bool, yes: bool, repor
         info = device.info()
         plan = _compare(files, device)
         _same_board(files, device)
+        _has_agent(files, device)
         size = sum(map(len, plan.write.values()))
         if size > info.free_bytes:
             raise FlashFailed(
@@ -124,6 +126,16 @@ def _same_board(files: dict[str, bytes], device: Device) -> None:
         raise FlashFailed(
             f"{device.port} is the board {held}, and the backup is of {saved or 'one without an id'}: name its port, "
             f"or `boardlet erase {device.port}` first if this one is to take its place"
+        )
+
+
+def _has_agent(files: dict[str, bytes], device: Device) -> None:
+    # main.py of a board whose agent was in ROMFS, which is in no tar.
+    code = any(path.partition("/")[0] in FOLDERS for path in files)
+    if MAIN in files and not code and not romfs.held(device) and not device.frozen_agent():
+        raise FlashFailed(
+            f"the backup is of a board with its agent in ROMFS, and {device.port} has none there: `boardlet flash "
+            f"{device.port} --name NAME` with the name of its Board puts it there, then restore again"
         )
 
 

@@ -1,8 +1,8 @@
 """A board without an operating system: MicroPython on a Cortex-M3 that QEMU emulates, at its serial line.
 
 The processor, its 32 bits, its 140 KB of heap and littlefs are a board's; there is no network. Built from Debian's
-source package with MicroPython's own port for QEMU, and over it the files in qemu/: a clock, Ctrl-C, boot scripts, and
-a reset that keeps the files. The agent can be frozen in.
+source package with MicroPython's own port for QEMU, and over it the files in qemu/: a clock, Ctrl-C, boot scripts, a
+partition for ROMFS, and a reset that keeps the files. The agent can be frozen in.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ def _port(source: Path, tree: Path) -> Path:
     (port / "mpconfigport.h").rename(port / "mpconfigport_qemu.h")
     for path in OVERLAY.glob("*.[ch]"):
         shutil.copyfile(path, port / path.name)
+    makefile = port / "Makefile"
+    makefile.write_text(makefile.read_text().replace("\tmphalport.c", "\tvfs_rom_ioctl.c mphalport.c"))
     script = port / "mcu/arm/mps2.ld"
     # Debian's libgcc has unwinding tables, for which that script has no place.
     script.write_text(script.read_text().replace("*(.rodata*)", "*(.rodata*) *(.ARM.exidx*) *(.ARM.extab*)"))
