@@ -197,6 +197,9 @@ class Link:
     def listen(self, now: int, letters: str) -> None:
         self._send(now, ("subscribe", self._id(now), [self.prefix + letter for letter in letters]))
 
+    def flush(self, now: int) -> None:
+        """All that was said has gone: packets of the network are no matter here."""
+
     def due(self, now: int) -> int:
         if self.state == DOWN:
             return 60000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -54,12 +55,14 @@ def test_no_generation_is_given_twice(tmp_path: Path) -> None:
         (root / "g1.yaml").write_text(BOARD.replace("led: false", f"n: {edits}"))
 
     edit()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # what a test finds, its child finds too
     for round_ in range(KILLS + 1):
         with log.open("a") as out:
-            child = subprocess.Popen([sys.executable, __file__, str(root)], stdout=out)
+            size, deadline = log.stat().st_size, time.monotonic() + 30  # before it can have told anything
+            child = subprocess.Popen([sys.executable, __file__, str(root)], stdout=out, env=env)
         try:
-            size, deadline = log.stat().st_size, time.monotonic() + 30
             while log.stat().st_size == size:
+                assert child.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
             if round_ == KILLS:
