@@ -7,7 +7,6 @@ in the container is of arm64; control plane, broker and board are this machine's
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from emulator import aarch64
 from images import ALONE, ARM64, Engine, debian, laid, stored
 from provision.missing import Missing
 from told import told
+from waiting import hold_on
 
 ROOT = Path(__file__).parents[2]
 PLATFORM = "linux/arm64"
@@ -77,7 +77,7 @@ def test_the_container_serves_a_board(
     site.bridge.stop()
     with told("the container started, the bridge ready"):
         name, site.bridge.port = serve(site, image, "--platform", PLATFORM, "--pull=never")
-        until(lambda: site.bridge.ready, READY_S)
+        hold_on(lambda: site.bridge.ready, READY_S)
     assert engine.run("exec", name, "uname", "-m").stdout == "aarch64\n"
     asked = "import os, platform; print(os.getuid(), platform.machine())"
     assert engine.run("exec", name, "/opt/boardlet/bin/python", "-c", asked).stdout == "65532 aarch64\n"
@@ -111,10 +111,3 @@ def synced(cluster: Cluster, generation: int) -> None:
         return bool(ready and ready["status"] == "True" and obj["status"].get("observedGeneration") == generation)
 
     cluster.until("board", "g1", true, SYNCED_S)
-
-
-def until(true: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.2)

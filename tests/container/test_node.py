@@ -12,7 +12,6 @@ import os
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from provision.missing import Missing
 from provision.progress import for_stream
 from told import told
 from virtualboard import VirtualBoard
+from waiting import hold_on
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "bridge/chart"
@@ -278,7 +278,7 @@ def test_the_site_goes_on_without_its_control_plane(site: Site) -> None:
         let_in = site.connects(BOARDS["g1"])
         site.boards["g1"].kill()
         site.boards["g1"].start()
-        until(lambda: site.connects(BOARDS["g1"]) > let_in)
+        hold_on(lambda: site.connects(BOARDS["g1"]) > let_in, WAIT_S)
         assert site.boards["g1"].pin(LED) == 1  # as it was before the cut: no edit of the meantime can have come
         assert site.boards["g2"].pin(LED) == 0
     finally:
@@ -368,10 +368,3 @@ def test_uninstalled_and_installed_again(site: Site) -> None:
         for name in BOARDS:
             site.synced(name, site.edit(name, led=name == "g1"), led=name == "g1")
     assert uids == {name: site.cluster.get("board", name)["metadata"]["uid"] for name in BOARDS}
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.2)

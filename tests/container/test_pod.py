@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from provision.missing import Missing
 from provision.process import free_port
 from provision.progress import for_stream
 from virtualboard import VirtualBoard
+from waiting import hold_on
 
 ROOT = Path(__file__).parents[2]
 BOARD = "k7m2q9xa"
@@ -184,8 +184,4 @@ def test_the_pod_serves_a_board(pod: Pod, cluster: Cluster, tmp_path: Path, requ
     assert BOARD in users.read_text()
     cluster.run("delete", "board", "g1", "--timeout=30s")
     refused: Callable[[], bool] = lambda: "not authorised" in pod.engine.run("logs", broker).stderr  # noqa: E731
-    deadline = time.monotonic() + 30
-    while (BOARD in users.read_text() or not refused()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert BOARD not in users.read_text()
-    assert refused()
+    hold_on(lambda: BOARD not in users.read_text() and refused())

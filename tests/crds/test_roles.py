@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from boardlet_cli.cluster import Cluster, KubectlFailed
+from waiting import hold_on
 
 ROLES = Path(__file__).parents[2] / "bridge/deploy/roles.yaml"
 READS = ("get", "list", "watch")
@@ -85,9 +86,8 @@ def test_a_role_may_do_its_work_and_no_more(roles: Cluster, role: str) -> None:
     table |= dict.fromkeys(NEVER, False)
     questions = list(table)
     first = [question for question in questions if table[question]][:1]
-    deadline = time.monotonic() + 10
-    while may(roles, role, first) != [True] and time.monotonic() < deadline:
-        time.sleep(0.05)  # a new binding takes a moment to be known
+    # A new binding takes a moment to be known.
+    hold_on(lambda: may(roles, role, first) == [True])
     assert dict(zip(questions, may(roles, role, questions), strict=True)) == table
     assert not any(may(roles, role, questions, "default"))
     said = roles.run("auth", "can-i", first[0][0], first[0][1], f"--as={role}").stdout
@@ -104,10 +104,9 @@ def test_an_installer_may_read_the_one_secret_that_he_needs(roles: Cluster) -> N
     def can(user: str, *what: str) -> bool:
         return roles.run("auth", "can-i", *what, f"--as={user}", check=False).stdout.strip() == "yes"
 
-    deadline = time.monotonic() + 10
-    while not can("boardlet-installer", "get", "secrets/boardlet-site") and time.monotonic() < deadline:
-        time.sleep(0.05)  # a new binding takes a moment to be known
-    assert can("boardlet-installer", "get", "secrets/boardlet-site")
+    hold_on(
+        lambda: can("boardlet-installer", "get", "secrets/boardlet-site")
+    )
     for what in (
         ("get", "secrets/other"),
         ("list", "secrets"),
