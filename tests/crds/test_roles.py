@@ -104,9 +104,7 @@ def test_an_installer_may_read_the_one_secret_that_he_needs(roles: Cluster) -> N
     def can(user: str, *what: str) -> bool:
         return roles.run("auth", "can-i", *what, f"--as={user}", check=False).stdout.strip() == "yes"
 
-    hold_on(
-        lambda: can("boardlet-installer", "get", "secrets/boardlet-site")
-    )
+    hold_on(lambda: can("boardlet-installer", "get", "secrets/boardlet-site"))
     for what in (
         ("get", "secrets/other"),
         ("list", "secrets"),
